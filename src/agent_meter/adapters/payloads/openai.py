@@ -1,0 +1,306 @@
+"""OpenAI's words, and those of everybody who speaks like it: chat, responses, completions, embeddings, images, audio.
+
+`prompt_tokens` and `input_tokens` include what was cached, `completion_tokens` and `output_tokens` include
+reasoning. Some vendors count a part outside (xAI its reasoning, Mistral its audio): their own `total_tokens`
+says so, and decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent_meter.records import EMPTY, TokenUsage
+
+from .fields import (
+    MISSING_BOTH,
+    MISSING_INPUT,
+    MISSING_OUTPUT,
+    UNKNOWN,
+    Fields,
+    Reading,
+    Units,
+    amount,
+    context,
+    fields,
+    frozen,
+    items,
+    number,
+    spent,
+    text,
+    tier,
+)
+
+# Where `total_tokens` is not given, these count reasoning beside the completion.
+REASONING_OUTSIDE = frozenset({"xai", "x-ai", "x_ai", "perplexity"})
+AUDIO_OUTSIDE = frozenset({"mistral", "mistralai", "mistral_ai"})
+
+# Hosted tools with a fee: the items that the answer lists them as, and the unit that is billed.
+FEES = {
+    "web_search_call": "web_searches",
+    "file_search_call": "storage_searches",
+    "code_interpreter_call": "code_executions",
+    "image_generation_call": "image_generations",
+}
+XAI_FEES = {
+    "web_search_calls": "web_searches",
+    "x_search_calls": "social_searches",
+    "code_interpreter_calls": "code_executions",
+    "file_search_calls": "storage_searches",
+    "document_search_calls": "document_searches",
+    "image_generation_calls": "image_generations",
+}
+
+
+def chat_usage(
+    u: Fields, provider: str = "", units: Units = EMPTY, about: Mapping[str, str] = EMPTY, answers: bool = True
+) -> TokenUsage:
+    """The usage of a chat or text completion; also of embeddings, which have no output (`answers` is False)."""
+    get = u.get
+    prompt, completion, total = (
+        number(get("prompt_tokens")),
+        number(get("completion_tokens")),
+        number(get("total_tokens")),
+    )
+    read = write = hour = audio = image = reasoning = spoken = drawn = None
+    detail = get("prompt_tokens_details") or get("prompt_token_details")
+    if detail:
+        d = fields(detail).get
+        read, audio, image = number(d("cached_tokens")), number(d("audio_tokens")), number(d("image_tokens"))
+        write = number(d("cache_write_tokens"))
+        if write is None:
+            write = number(d("cache_creation_input_tokens"))
+            if write is None:
+                write = number(d("cache_creation_tokens"))
+        if write:
+            hour = number(fields(d("cache_creation")).get("ephemeral_1h_input_tokens"))
+    detail = get("completion_tokens_details")
+    if detail:
+        d = fields(detail).get
+        reasoning, spoken, drawn = (
+            number(d("reasoning_tokens")),
+            number(d("audio_tokens")),
+            number(d("image_tokens")),
+        )
+    if read is None:
+        for name in ("prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens"):
+            if (read := number(get(name))) is not None:
+                break
+    if write is None:
+        write = number(get("cache_creation_input_tokens"))
+    if reasoning is None:
+        reasoning = number(get("reasoning_tokens"))
+    return inclusive(
+        prompt, completion, total, read or 0, write or 0, hour or 0, reasoning or 0, audio or 0, spoken or 0,
+        image or 0, drawn or 0, units, about, spent(u), provider, answers,
+    )  # fmt: skip
+
+
+def responses_usage(
+    u: Fields, provider: str = "", units: Units = EMPTY, about: Mapping[str, str] = EMPTY
+) -> TokenUsage:
+    """The usage of the Responses API, of images and transcriptions by token, and of realtime sessions."""
+    get = u.get
+    i = fields(get("input_tokens_details") or get("input_token_details")).get
+    o = fields(get("output_tokens_details") or get("output_token_details")).get
+    read = number(i("cached_tokens"))
+    if read is None:
+        read = number(i("cache_read_input_tokens"))
+    return inclusive(
+        number(get("input_tokens")), number(get("output_tokens")), number(get("total_tokens")),
+        read or 0, number(i("cache_write_tokens")) or 0, 0, number(o("reasoning_tokens")) or 0,
+        number(i("audio_tokens")) or 0, number(o("audio_tokens")) or 0,
+        number(i("image_tokens")) or 0, number(o("image_tokens")) or 0, units, about, spent(u), provider, True,
+    )  # fmt: skip
+
+
+def inclusive(
+    prompt: int | None, completion: int | None, total: int | None, read: int, write: int, hour: int, reasoning: int,
+    audio: int, spoken: int, image: int, drawn: int, units: Units, about: Mapping[str, str], cost: int | None,
+    provider: str, answers: bool,
+) -> TokenUsage:  # fmt: skip
+    """Wholes that include their parts, unless the provider's own total shows that they do not."""
+    missing: tuple[str, ...] = ()
+    if prompt is None or completion is None:
+        if not answers:
+            completion = completion or 0
+            if prompt is None:
+                prompt = total
+        elif total is not None:  # the other one is the rest
+            if prompt is not None and total >= prompt:
+                completion = total - prompt
+            elif completion is not None and total >= completion:
+                prompt = total - completion
+        if prompt is None or completion is None:
+            missing = (
+                MISSING_OUTPUT if prompt is not None else MISSING_INPUT if completion is not None else MISSING_BOTH
+            )
+        prompt, completion = prompt or 0, completion or 0
+    if total is None:
+        if reasoning and provider in REASONING_OUTSIDE:
+            completion += reasoning
+        if audio and provider in AUDIO_OUTSIDE:
+            prompt += audio
+    elif not missing and (rest := total - prompt - completion) > 0:
+        for inside, outside in (
+            (0, reasoning), (audio, 0), (read + write, 0), (image, 0),
+            (audio, reasoning), (read + write, reasoning), (image, reasoning),
+        ):  # fmt: skip
+            if inside + outside == rest:
+                prompt, completion = prompt + inside, completion + outside
+                break
+        else:
+            # In no class at all: Gemini hides its thinking so, behind OpenAI's words.
+            missing = ("reasoning_tokens",)
+    return TokenUsage(
+        prompt, completion, read, write, hour, reasoning, audio, spoken, image, drawn, units, missing, about, cost
+    )
+
+
+# ------------------------------------------------------------------------------------------------ answers
+
+
+def chat(body: Fields, provider: str) -> Reading:
+    """A chat completion, a text completion, or what was folded from their chunks."""
+    get = body.get
+    u = get("usage")
+    if u is None:
+        u = fields(get("x_groq")).get("usage")
+    service = get("service_tier")
+    choices = get("choices")
+    if u is None:
+        usage = TokenUsage(missing=MISSING_BOTH, context=tier(service) if text(service) else EMPTY)
+    else:
+        if type(u) is not dict:
+            u = fields(u)
+        size = u.get("search_context_size")
+        if size is not None:
+            about = context(service, search_context_size=size)
+        else:
+            if not service:
+                service = u.get("service_tier")  # Mistral
+            about = tier(service) if service and isinstance(service, str) else EMPTY
+        usage = chat_usage(u, provider, _chat_fees(u), about)
+    return Reading(usage, text(get("model")), text(get("id")), chat_tools(choices) if choices else ())
+
+
+def _chat_fees(u: Fields) -> Units:
+    """Fees that chat usage names: searches (Perplexity, OpenRouter), sources (xAI), seconds of audio (Mistral)."""
+    get = u.get
+    searches, sources, seconds, served = (
+        get("num_search_queries"),
+        get("num_sources_used"),
+        get("prompt_audio_seconds"),
+        get("server_tool_use"),
+    )
+    if not (searches or sources or seconds or served):
+        return EMPTY
+    return frozen(
+        {
+            "web_searches": number(searches) or number(fields(served).get("web_search_requests")),
+            "search_sources": number(sources),
+            "input_audio_seconds": amount(seconds),
+        }
+    )
+
+
+def chat_tools(choices: object) -> tuple[str, ...]:
+    """The names of the functions that the choices ask for."""
+    names = []
+    for choice in items(choices):
+        message = fields(fields(choice).get("message"))
+        for call in items(message.get("tool_calls")):
+            c = fields(call)
+            named = c.get("function") or c.get("custom")
+            if name := text(fields(named).get("name")):
+                names.append(name)
+        old = message.get("function_call")
+        if old is not None and (name := text(fields(old).get("name"))):
+            names.append(name)
+    return tuple(names)
+
+
+def responses(body: Fields, provider: str) -> Reading:
+    """An answer of the Responses API."""
+    get = body.get
+    output = items(get("output"))
+    names = tuple(
+        name
+        for item in output
+        if (f := fields(item)).get("type") in ("function_call", "custom_tool_call") and (name := text(f.get("name")))
+    )
+    u = get("usage")
+    service = text(get("service_tier"))
+    about = tier(service) if service else EMPTY
+    units = hosted_fees(output, fields(u), fields(get("tool_usage")))
+    if u is None:
+        usage = TokenUsage(units=units, missing=MISSING_BOTH, context=about)
+    else:
+        usage = responses_usage(fields(u), provider, units, about)
+    return Reading(usage, text(get("model")), text(get("id")), names)
+
+
+def hosted_fees(output: object, u: Fields = EMPTY, tool_usage: Fields = EMPTY) -> Units:
+    """What the hosted tools of an answer are billed by, from its items or from LangChain's content blocks.
+
+    Web search: each search, not the pages opened in it; the provider's own count wins. Code interpreter: each
+    container, however often it ran.
+    """
+    used: dict[str, int | None] = {}
+    told = u.get("server_side_tool_usage_details")
+    if told is not None:  # xAI
+        t = fields(told).get
+        return frozen({unit: number(t(name)) for name, unit in XAI_FEES.items()})
+    containers: set[str] = set()
+    for item in items(output):
+        f = fields(item)
+        unit = FEES.get(kind) if isinstance(kind := f.get("type"), str) else None
+        if unit is None:
+            continue
+        if unit == "web_searches" and fields(f.get("action")).get("type") in ("open_page", "find_in_page"):
+            continue
+        if unit == "code_executions" and (container := text(f.get("container_id"))):
+            if container in containers:
+                continue
+            containers.add(container)
+        used[unit] = (used.get(unit) or 0) + 1
+    searched = number(fields(tool_usage.get("web_search")).get("num_requests"))
+    if searched is None:
+        searched = number(fields(fields(u.get("tool_calls_details")).get("search_web")).get("invocation"))
+    if searched is not None:
+        used["web_searches"] = searched
+    return frozen(used) if used else EMPTY
+
+
+def listing(body: Fields, provider: str) -> Reading:
+    """Embeddings and reranks: a list of data, input only."""
+    u = body.get("usage")
+    if u is None:
+        usage = TokenUsage(missing=MISSING_INPUT)
+    else:
+        f = fields(u)
+        units = frozen({"input_pixels": number(f.get("image_pixels"))})  # Voyage
+        usage = chat_usage(f, provider, units, answers=False)
+    return Reading(usage, text(body.get("model")), text(body.get("id")))
+
+
+def by_token_or_time(body: Fields, provider: str, u: Any) -> Reading:
+    """Transcriptions and images: billed by token, by the second, by the picture, or only in money (xAI)."""
+    f = fields(u)
+    about = context(body.get("service_tier") or f.get("service_tier"))
+    if (seconds := amount(f.get("seconds"))) is not None and f.get("input_tokens") is None:
+        usage = TokenUsage(units=frozen({"input_audio_seconds": seconds}), context=about)
+    elif f.get("input_tokens") is not None:
+        usage = responses_usage(f, provider, about=about)
+    elif f.get("prompt_tokens") is not None:
+        usage = chat_usage(f, provider, _chat_fees(f), about)
+    else:
+        pictures = len(items(body.get("data")))
+        cost = spent(f)
+        usage = TokenUsage(
+            units=frozen({"images": pictures}),
+            missing=() if pictures else UNKNOWN.missing,
+            context=about,
+            reported_pico=cost,
+        )
+    return Reading(usage, text(body.get("model")), text(body.get("id")))
