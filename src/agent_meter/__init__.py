@@ -1,0 +1,102 @@
+"""agent_meter: the meter that an agent framework plugs into.
+
+    from agent_meter import Meter
+    from agent_meter.adapters.langchain import MeterCallback
+
+    meter = Meter()
+    agent.invoke(question, {"callbacks": [MeterCallback(meter)]})
+    print(meter.usage)
+    print(meter.analytics.summary())
+
+What is re-exported here is the public interface. Rooms that a program may not need load on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+from .errors import BudgetExceeded, MeterError, PluginError, PriceError, StoreError, UnknownModel
+from .hookspecs import hookimpl
+from .meter import Meter, default_meter
+from .records import (
+    Alert,
+    Call,
+    Cost,
+    CostStatus,
+    Denial,
+    Kind,
+    Model,
+    RunRecord,
+    Status,
+    TokenUsage,
+    ToolRecord,
+    UsageRecord,
+)
+from .usage import AgentUsage
+
+if TYPE_CHECKING:
+    from .adapters.native import AgentObserver
+    from .analytics import AgentAnalytics, ToolMetrics
+    from .pricing import CostEstimator, PriceBook, Rates
+    from .tokens import TokenCounter
+
+UsageStats = UsageRecord  # the seed documents' name for it
+
+_LAZY = {
+    "AgentAnalytics": ".analytics",
+    "AgentObserver": ".adapters.native",
+    "CostEstimator": ".pricing",
+    "PriceBook": ".pricing",
+    "Rates": ".pricing",
+    "TokenCounter": ".tokens",
+    "ToolMetrics": ".analytics",
+}
+
+__all__ = [
+    "AgentAnalytics",
+    "AgentObserver",
+    "AgentUsage",
+    "Alert",
+    "BudgetExceeded",
+    "Call",
+    "Cost",
+    "CostEstimator",
+    "CostStatus",
+    "Denial",
+    "Kind",
+    "Meter",
+    "MeterError",
+    "Model",
+    "PluginError",
+    "PriceBook",
+    "PriceError",
+    "Rates",
+    "RunRecord",
+    "Status",
+    "StoreError",
+    "TokenCounter",
+    "TokenUsage",
+    "ToolMetrics",
+    "ToolRecord",
+    "UnknownModel",
+    "UsageRecord",
+    "UsageStats",
+    "__version__",
+    "default_meter",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    room = _LAZY.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(room, __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

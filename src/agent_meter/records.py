@@ -13,7 +13,7 @@ import os
 import random
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
@@ -35,7 +35,7 @@ class FrozenMap(dict[K, V]):
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("a record cannot be changed; build a new one")
 
-    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -65,7 +65,7 @@ def dollars(pico: int) -> Decimal:
     return Decimal(text.rstrip("."))
 
 
-def pico(amount: Decimal | int | float | str) -> int:
+def pico(amount: Decimal | float | str) -> int:
     """Dollars as integer pico-dollars, rounded half-even; a float is read by its shortest decimal form."""
     number = Decimal(repr(amount)) if isinstance(amount, float) else Decimal(amount)
     if not number.is_finite():
@@ -80,7 +80,7 @@ def pico(amount: Decimal | int | float | str) -> int:
         value, rest = divmod(value, unit)
         if rest * 2 > unit or (rest * 2 == unit and value % 2):
             value += 1
-    return -value if sign else value
+    return int(-value if sign else value)
 
 
 _random = random.Random()  # noqa: S311 - identifiers, not secrets
@@ -198,20 +198,36 @@ class TokenUsage(msgspec.Struct, frozen=True):
     def problems(self) -> tuple[str, ...]:
         """The contradictions in this usage, each as a sentence; empty when parts fit their wholes."""
         checks = (
-            ("cache_read_tokens + cache_write_tokens", self.cache_read_tokens + self.cache_write_tokens, "input_tokens"),
+            (
+                "cache_read_tokens + cache_write_tokens",
+                self.cache_read_tokens + self.cache_write_tokens,
+                "input_tokens",
+            ),
             ("cache_write_1h_tokens", self.cache_write_1h_tokens, "cache_write_tokens"),
-            ("input_audio_tokens + input_image_tokens", self.input_audio_tokens + self.input_image_tokens, "input_tokens"),
+            (
+                "input_audio_tokens + input_image_tokens",
+                self.input_audio_tokens + self.input_image_tokens,
+                "input_tokens",
+            ),
             ("reasoning_tokens", self.reasoning_tokens, "output_tokens"),
-            ("output_audio_tokens + output_image_tokens", self.output_audio_tokens + self.output_image_tokens, "output_tokens"),
+            (
+                "output_audio_tokens + output_image_tokens",
+                self.output_audio_tokens + self.output_image_tokens,
+                "output_tokens",
+            ),
         )
-        found = [f"{part} {value:,} > {whole} {getattr(self, whole):,}" for part, value, whole in checks if value > getattr(self, whole)]
+        found = [
+            f"{part} {value:,} > {whole} {getattr(self, whole):,}"
+            for part, value, whole in checks
+            if value > getattr(self, whole)
+        ]
         found += [f"{name} {value:,} < 0" for name in TOKEN_CLASSES if (value := getattr(self, name)) < 0]
         return tuple(found)
 
     def __add__(self, other: TokenUsage) -> TokenUsage:
         if not isinstance(other, TokenUsage):
             return NotImplemented
-        counts = [getattr(self, name) + getattr(other, name) for name in TOKEN_CLASSES]
+        counts: list[Any] = [getattr(self, name) + getattr(other, name) for name in TOKEN_CLASSES]
         units = self.units
         if other.units:
             units = FrozenMap({k: units.get(k, 0) + other.units.get(k, 0) for k in {**units, **other.units}})
@@ -219,7 +235,9 @@ class TokenUsage(msgspec.Struct, frozen=True):
         if other.reported_pico is not None:
             reported = (reported or 0) + other.reported_pico
         missing = self.missing + tuple(m for m in other.missing if m not in self.missing)
-        context = self.context if self.context == other.context else FrozenMap(self.context.items() & other.context.items())
+        context = (
+            self.context if self.context == other.context else FrozenMap(self.context.items() & other.context.items())
+        )
         return TokenUsage(*counts, units, missing, context, reported)
 
     def __radd__(self, other: int) -> TokenUsage:
@@ -450,7 +468,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     usage: AgentUsage
     error_type: str | None = None
     framework: str = ""
-    run_id: str | None = None  # the root run
+    run_id: str | None = None  # of a run: its own id; of a step: the run around it
     parent_id: str | None = None
     agent: str = ""
     task: str = ""
@@ -496,16 +514,45 @@ class Reserve(msgspec.Struct, frozen=True):
 class Call:
     """Something that has been asked for and has not ended. Made by adapters, opened and closed by the meter.
 
-    Attribution fields hold what the adapter knows; the meter completes them when it opens the call.
-    `content` (messages, prompt) is set only when an observer asked for it, and is never stored.
+    The attribution fields hold what the adapter knows; the meter completes them when it opens the call.
+    `content` (messages, prompt), `response` and `error` are set for observers, and never stored.
     """
 
     __slots__ = (
-        "agent", "attempt", "call_id", "children", "chunk_count", "content", "cost_pico", "detached", "done", "endpoint",
-        "first_token_at", "framework", "id", "kind", "max_output_tokens", "model", "name", "params", "parent",
-        "rates", "record", "reserve", "response", "root", "session", "started", "started_at", "step", "step_number",
-        "streamed", "tags", "task", "totals", "user",
-    )  # fmt: skip
+        "agent",
+        "attempt",
+        "call_id",
+        "children",
+        "chunk_count",
+        "content",
+        "cost_pico",
+        "detached",
+        "done",
+        "error",
+        "first_token_at",
+        "framework",
+        "id",
+        "kind",
+        "max_output_tokens",
+        "model",
+        "name",
+        "params",
+        "parent",
+        "rates",
+        "record",
+        "reserve",
+        "response",
+        "run_id",
+        "session",
+        "started",
+        "started_at",
+        "step",
+        "step_number",
+        "streamed",
+        "tags",
+        "task",
+        "user",
+    )
 
     def __init__(
         self,
@@ -515,8 +562,7 @@ class Call:
         model: Model | None = None,
         parent: Call | None = None,
         framework: str = "",
-        id: str | None = None,  # noqa: A002 - the noun of DESIGN
-        started_at: datetime | None = None,
+        id: str | None = None,
     ) -> None:
         self.kind = kind
         self.name = name
@@ -524,19 +570,26 @@ class Call:
         self.parent = parent
         self.framework = framework
         self.id = id or new_id()
-        self.started_at = started_at or datetime.now(UTC)
-        self.started = time.perf_counter()
         self.agent = self.task = self.user = self.session = self.step = ""
         self.tags: Mapping[str, str] = EMPTY
         self.attempt = 1
-        self.streamed = False
-        self.done = False
-        self.detached = False
+        self.streamed = self.done = self.detached = False
+        self.call_id = ""  # of a tool call: the id that the model gave it
+        self.params: Mapping[str, Any] = EMPTY
+        self.chunk_count = self.cost_pico = 0
+        self.run_id: str | None = None  # the nearest enclosing run; a run's own id
+        self.step_number: int | None = None
+        self.started_at: datetime | None = None  # the meter sets both when it opens the call
+        self.started = 0.0
+        self.first_token_at: float | None = None
+        self.max_output_tokens: int | None = None
         self.rates: Rates | None = None
         self.reserve: Reserve | None = None
-        self.record: Record | None = None
         self.children: dict[str, Call] | None = None
-        self.first_token_at: float | None = None
+        self.content: Any = None
+        self.response: Any = None
+        self.error: BaseException | None = None
+        self.record: Record | None = None
 
     def __repr__(self) -> str:
         return f"<Call {self.kind} {self.name or self.model or ''} {self.id}>"

@@ -1,0 +1,101 @@
+"""What a LangChain start event says: which model is asked, whose call it is, which kind of call a chain is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.runnables.config import var_child_runnable_config
+
+from ...records import Call, FrozenMap, Model
+
+# Metadata keys, the most explicit first.
+USER = ("user_id", "user", "langfuse_user_id", "ls_user_id")
+SESSION = ("session_id", "thread_id", "session", "conversation_id", "langfuse_session_id")
+TASK = ("task", "task_id")
+ATTEMPT = "retry:attempt:"
+# Names that LangChain gives to chains which nobody has named.
+UNNAMED = frozenset(("LangGraph", "RunnableSequence", "RunnableParallel", "RunnableLambda", "RunnableWithFallbacks"))
+# What some integrations call themselves in `_type`, where they give no `ls_provider`.
+PROVIDER_OF_TYPE = {
+    "openai-chat": "openai",
+    "azure-openai-chat": "azure",
+    "anthropic-chat": "anthropic",
+    "amazon_bedrock_chat": "amazon_bedrock",
+    "mistralai-chat": "mistralai",
+    "groq-chat": "groq",
+    "chat-ollama": "ollama",
+}
+_ENDPOINTS = (
+    "openai_api_base",
+    "anthropic_api_url",
+    "base_url",
+    "api_base",
+    "azure_endpoint",
+    "endpoint_url",
+    "endpoint",
+)
+
+
+def model_of(serialized: Mapping[str, Any] | None, metadata: Mapping[str, Any], params: Mapping[str, Any]) -> Model:
+    """The model as it is asked for: `ls_model_name` (a per-call `bind(model=)` shows there), else the parameters."""
+    name = (
+        metadata.get("ls_model_name")
+        or params.get("model")
+        or params.get("model_name")
+        or params.get("model_id")
+        or params.get("azure_deployment")
+    )
+    kwargs = (serialized or {}).get("kwargs") or {}
+    if not name:
+        name = kwargs.get("model_name") or kwargs.get("model") or kwargs.get("model_id") or ""
+    provider = metadata.get("ls_provider")
+    if not provider:
+        kind = str(params.get("_type") or "")
+        provider = PROVIDER_OF_TYPE.get(kind, kind.partition("-")[0])
+    endpoint = ""
+    for key in _ENDPOINTS:
+        value = kwargs.get(key)
+        if value and isinstance(value, str):
+            endpoint = value
+            break
+    return Model(provider, str(name), endpoint)
+
+
+def attribute(call: Call, metadata: Mapping[str, Any], tags: list[str] | None) -> None:
+    """Whose call it is, by the metadata that LangChain hands down to every start."""
+    if metadata:
+        agent = metadata.get("lc_agent_name")
+        if agent:
+            call.agent = str(agent)
+        call.user = _first(metadata, USER)
+        call.session = _first(metadata, SESSION)
+        call.task = _first(metadata, TASK)
+        step = metadata.get("langgraph_step")
+        if step is not None:
+            call.step = str(step)
+        node, source = metadata.get("langgraph_node"), metadata.get("lc_source")
+        if source:
+            # A call that a middleware makes on its own account: summarisation, tool selection, …
+            call.tags = FrozenMap({"node": str(node or ""), "purpose": str(source)})
+        elif node:
+            call.tags = FrozenMap({"node": str(node)})
+    if not call.user or not call.session:
+        # Plain LangChain does not copy `configurable` into the metadata of handlers.
+        config = var_child_runnable_config.get()
+        configurable = config.get("configurable") if config else None
+        if configurable:
+            call.user = call.user or _first(configurable, USER)
+            call.session = call.session or _first(configurable, SESSION)
+    if tags:
+        for tag in tags:
+            if tag.startswith(ATTEMPT) and tag[len(ATTEMPT) :].isdecimal():
+                call.attempt = int(tag[len(ATTEMPT) :])
+
+
+def _first(mapping: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    for key in keys:
+        value = mapping.get(key)
+        if value is not None and value != "":
+            return str(value)
+    return ""

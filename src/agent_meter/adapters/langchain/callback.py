@@ -1,0 +1,380 @@
+"""MeterCallback: one synchronous handler for sync and async, streaming or not.
+
+Rules that the events force on it:
+
+* `run_inline`: LangChain calls it on the caller's thread, in its context, also in async code. Any other handler
+  costs a hop to a thread for every token.
+* `raise_error`: the only way to refuse a call. Hence nothing else may ever be raised from here: `_fenced`.
+* Both `on_chat_model_start` and `on_llm_start`, or LangChain renders all messages to one string for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, TypeVar
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.outputs import LLMResult
+
+from ...errors import BudgetExceeded
+from ...handles import status_of
+from ...meter import Meter, default_meter
+from ...records import EMPTY, Call, Denial, Kind, Status
+from .answering import Answer, read
+from .asking import UNNAMED, attribute, model_of
+from .flights import Flight, flights_of
+
+FRAMEWORK = "langchain"
+# LangGraph's own signals: an interrupt is a pause, not an error.
+_PAUSES = frozenset(("GraphInterrupt", "NodeInterrupt", "ParentCommand"))
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def _fenced(method: F) -> F:
+    """Nothing that goes wrong in here reaches the user's run, except a denial."""
+
+    @wraps(method)
+    def event(self: MeterCallback, *args: Any, **kwargs: Any) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except BudgetExceeded as error:
+            raise _denial(error.denial) from None
+        except Exception as error:
+            self.meter.plugins.failed(FRAMEWORK, method.__name__, error)
+            if self.meter.plugins.strict:
+                raise
+
+    return event  # type: ignore[return-value]
+
+
+class MeterCallback(BaseCallbackHandler):
+    """Meters every model call, tool call, retriever, chain and graph below the place where it is attached.
+
+    Attach it per call (`config={"callbacks": [MeterCallback(meter)]}`) or to a model or agent; attaching it twice
+    counts once. Without a meter it is the process's `default_meter()`.
+    """
+
+    run_inline = True
+    raise_error = True
+
+    def __init__(self, meter: Meter | None = None) -> None:
+        self.meter = meter if meter is not None else default_meter()
+        self._flights = flights_of(self.meter)
+        self._streaming = self._flights.streaming
+        self._clock = self.meter.monotonic
+
+    # LangChain puts handlers into sets and copies configurations; a copy would be another handler of one meter.
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MeterCallback) and other.meter is self.meter
+
+    def __hash__(self) -> int:
+        return hash((MeterCallback, id(self.meter)))
+
+    def __copy__(self) -> MeterCallback:
+        return self
+
+    def __deepcopy__(self, memo: object) -> MeterCallback:
+        return self
+
+    # ---------------------------------------------------------------------------------------- model calls
+
+    @_fenced
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[Any]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._asked(serialized, messages[0] if messages else (), run_id, parent_run_id, tags, metadata, kwargs)
+
+    @_fenced
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any],
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._asked(serialized, prompts[0] if prompts else "", run_id, parent_run_id, tags, metadata, kwargs)
+
+    def _asked(
+        self,
+        serialized: dict[str, Any] | None,
+        asked: Any,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        tags: list[str] | None,
+        metadata: dict[str, Any] | None,
+        kwargs: dict[str, Any],
+    ) -> None:
+        if run_id in self._flights:
+            return
+        known = metadata or EMPTY
+        params = kwargs.get("invocation_params") or EMPTY
+        model = model_of(serialized, known, params)
+        parent = self._flights.find(parent_run_id)
+        call = Call(Kind.LLM, model=model, parent=parent.call if parent else None, framework=FRAMEWORK)
+        attribute(call, known, tags)
+        if self.meter.wants_content:
+            call.content = asked
+        flight = Flight(run_id, call)
+        flight.provider = model.provider
+        flight.messages = asked
+        self.meter.open(call)
+        self._flights.add(flight)
+        self._streaming[id(run_id)] = flight
+
+    def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
+        # Called for every token: nothing here may cost more than a look-up.
+        flight = self._streaming.get(id(run_id))
+        if flight is None or flight.run_id is not run_id:
+            flight = self._flights.find(run_id)
+            if flight is None:
+                return
+        if chunk is not None:
+            if chunk is flight.chunk:  # the same handler, attached twice
+                return
+            flight.chunk = chunk
+        flight.chunks += 1
+        try:
+            message = chunk.message
+            if message.usage_metadata is not None:
+                if flight.usages is None:
+                    flight.usages = []
+                flight.usages.append(message.usage_metadata)
+            if flight.call.first_token_at is None and (token or message.tool_call_chunks):
+                flight.call.first_token_at = self._clock()
+        except AttributeError:  # a text model's chunk has no message
+            if flight.call.first_token_at is None and token:
+                flight.call.first_token_at = self._clock()
+
+    @_fenced
+    def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        flight = self._flights.find(run_id)
+        if flight is not None:
+            flight.call.streamed = True
+            if flight.call.first_token_at is None and event.get("event") == "content-block-delta":
+                flight.call.first_token_at = self._clock()
+
+    @_fenced
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        flight = self._flights.take(run_id)
+        if flight is not None:
+            self._answered(flight, read(flight, response), response, Status.OK, None)
+
+    @_fenced
+    def on_llm_error(
+        self, error: BaseException, *, run_id: UUID, response: LLMResult | None = None, **kwargs: Any
+    ) -> None:
+        flight = self._flights.take(run_id)
+        if flight is None:
+            return
+        status = status_of(error)
+        answer = Answer()
+        if response is not None and any(response.generations):
+            answer = read(flight, response, cut=True)
+        elif flight.chunks or status is Status.CANCELLED:
+            answer = Answer(notes=("the answer was cut off before its usage was seen",))
+        self._answered(flight, answer, response, status, error)
+
+    def _answered(
+        self, flight: Flight, answer: Answer, response: Any, status: Status, error: BaseException | None
+    ) -> None:
+        call = flight.call
+        call.streamed = call.streamed or flight.chunks > 0
+        call.error = error
+        if self.meter.wants_content:
+            call.response = response
+        self.meter.close(
+            call,
+            answer.usage,
+            status=status,
+            error_type=None if error is None else type(error).__name__,
+            response_model=answer.response_model,
+            response_id=answer.response_id,
+            cached=answer.cached,
+            estimated=answer.estimated or (error is not None and answer.usage is not None),
+            tools=answer.tools,
+            notes=answer.notes,
+        )
+
+    # ------------------------------------------------------------------------------------------ tool calls
+
+    @_fenced
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any],
+        input_str: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        inputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        name = (serialized or EMPTY).get("name") or kwargs.get("name") or ""
+        call = self._call(Kind.TOOL, str(name), run_id, parent_run_id, tags, metadata)
+        if call is not None:
+            call.params = inputs if inputs is not None else {"input": input_str} if input_str else EMPTY
+            call.call_id = str(kwargs.get("tool_call_id") or "")
+            self._begin(call, run_id)
+
+    @_fenced
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        failed = getattr(output, "status", None) == "error"  # handled, and told to the model
+        self._end(run_id, Status.ERROR if failed else Status.OK, "handled_error" if failed else None, output)
+
+    @_fenced
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._failed(error, run_id)
+
+    # ----------------------------------------------------------------------------- chains, graphs, retrievers
+
+    @_fenced
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any] | None,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A chain is a run (the root, and each agent below it), a step (a node of a graph), or neither."""
+        parent = self._flights.find(parent_run_id)
+        known = metadata or EMPTY
+        name = str(kwargs.get("name") or (serialized or EMPTY).get("name") or "")
+        node = known.get("langgraph_node")
+        if parent is None or parent.call.kind is Kind.TOOL or _another_agent(parent.call, known, name):
+            kind = Kind.RUN
+        elif node is not None and name == node:
+            kind = Kind.STEP
+        else:
+            self._flights.add(Flight(run_id, parent.call, own=False))
+            return
+        call = self._call(kind, name, run_id, parent_run_id, tags, metadata)
+        if call is None:
+            return
+        if kind is Kind.STEP and isinstance(known.get("langgraph_step"), int):
+            call.step_number = known["langgraph_step"]
+        elif kind is Kind.RUN and not call.agent and name not in UNNAMED and "lc_agent_name" not in known and node:
+            call.agent = name
+        if self.meter.wants_content and kind is Kind.RUN:
+            call.content = inputs
+        self._begin(call, run_id)
+
+    @_fenced
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._end(run_id, Status.OK, None, outputs)
+
+    @_fenced
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._failed(error, run_id)
+
+    @_fenced
+    def on_retriever_start(
+        self,
+        serialized: dict[str, Any],
+        query: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        name = kwargs.get("name") or (metadata or EMPTY).get("ls_retriever_name") or "retriever"
+        call = self._call(Kind.STEP, str(name), run_id, parent_run_id, tags, metadata)
+        if call is not None:
+            self._begin(call, run_id)
+
+    @_fenced
+    def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
+        self._end(run_id, Status.OK, None, documents)
+
+    @_fenced
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._failed(error, run_id)
+
+    # -------------------------------------------------------------------------------- what they have in common
+
+    def _call(
+        self,
+        kind: Kind,
+        name: str,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        tags: list[str] | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> Call | None:
+        """A call for a run that is not open yet."""
+        if run_id in self._flights:
+            return None
+        parent = self._flights.find(parent_run_id)
+        call = Call(kind, name, parent=parent.call if parent else None, framework=FRAMEWORK)
+        attribute(call, metadata or EMPTY, tags)
+        return call
+
+    def _begin(self, call: Call, run_id: UUID) -> None:
+        self.meter.open(call)
+        self._flights.add(Flight(run_id, call))
+
+    def _end(
+        self, run_id: UUID, status: Status, error_type: str | None, response: Any, error: BaseException | None = None
+    ) -> None:
+        flight = self._flights.take(run_id)
+        if flight is None or not flight.own:
+            return
+        flight.call.error = error
+        if self.meter.wants_content:
+            flight.call.response = response
+        self.meter.close(flight.call, status=status, error_type=error_type)
+
+    def _failed(self, error: BaseException, run_id: UUID) -> None:
+        name = type(error).__name__
+        status = Status.CANCELLED if name in _PAUSES else status_of(error)
+        self._end(run_id, status, "interrupted" if name in _PAUSES else name, None, error)
+
+
+def _another_agent(parent: Call, known: Mapping[str, Any], name: str) -> bool:
+    """A graph inside a graph is a run of its own when it is another agent."""
+    agent = known.get("lc_agent_name")
+    return bool(agent) and agent == name and agent != parent.agent
+
+
+def _denial(denial: Denial) -> BudgetExceeded:
+    """The denial as an exception that LangGraph lets through.
+
+    Its retry, fallback and tool-error middleware swallow any ordinary exception; `GraphBubbleUp` passes them all.
+    Only an application that has imported langgraph can meet them.
+    """
+    import sys
+
+    errors = sys.modules.get("langgraph.errors")
+    if errors is None:
+        return BudgetExceeded(denial)
+    global _bubbling
+    if _bubbling is None:
+        _bubbling = type(
+            "BudgetExceeded", (BudgetExceeded, errors.GraphBubbleUp), {"__module__": BudgetExceeded.__module__}
+        )
+    return _bubbling(denial)
+
+
+_bubbling: type[BudgetExceeded] | None = None

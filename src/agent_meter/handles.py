@@ -1,0 +1,325 @@
+"""Own loops: runs, steps, model calls and tool calls as `with` blocks.
+
+    with meter.run("research", user="u1") as run:
+        with run.step() as step:
+            with step.llm("gpt-4o") as call:
+                call.finish(client.chat.completions.create(...))
+            with step.tool("search", {"q": "pluggy"}):
+                ...
+
+An exception inside a block is recorded as that call's error and goes on its way.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from contextvars import Token
+from decimal import Decimal
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from . import attribution
+from .records import EMPTY, Call, Kind, Model, Record, Reserve, Status, TokenUsage, UsageRecord, pico
+
+if TYPE_CHECKING:
+    from .meter import Meter
+    from .usage import AgentUsage
+
+H = TypeVar("H", bound="Handle")
+F = TypeVar("F", bound=Callable[..., Any])
+FRAMEWORK = "native"
+_CANCELLATIONS = frozenset(("CancelledError", "GeneratorExit", "KeyboardInterrupt"))
+
+
+def status_of(error: BaseException | type[BaseException] | None) -> Status:
+    if error is None:
+        return Status.OK
+    kind = error if isinstance(error, type) else type(error)
+    return Status.CANCELLED if kind.__name__ in _CANCELLATIONS else Status.ERROR
+
+
+class Handle:
+    """One call of an own loop, open for the length of a `with` block. Not to be entered twice."""
+
+    kind: Kind
+
+    def __init__(self, meter: Meter, name: str, named: Mapping[str, object], model: Model | None = None) -> None:
+        self._meter = meter
+        self._token: Token[Call | None] | None = None
+        self.call = Call(self.kind, name, model=model, framework=FRAMEWORK)
+        attribution.fill(self.call, named)
+
+    @property
+    def id(self) -> str:
+        return self.call.id
+
+    @property
+    def record(self) -> Record | None:
+        """What the meter recorded, once the call has ended."""
+        return self.call.record
+
+    def _open(self) -> None:
+        if not self.call.started_at:
+            self._meter.open(self.call)
+
+    def _close(self, error: BaseException | None) -> None:
+        self.call.error = error
+        self._meter.close(
+            self.call, status=status_of(error), error_type=None if error is None else type(error).__name__
+        )
+
+    def __enter__(self) -> Self:
+        self._open()
+        if self.call.kind in (Kind.RUN, Kind.STEP, Kind.TOOL):  # a model call holds no other calls
+            self._token = attribution.running.set(self.call)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            try:
+                attribution.running.reset(self._token)
+            except ValueError:
+                attribution.running.set(self.call.parent)
+        self._close(error)
+
+
+class _Parent(Handle):
+    def llm(self, model: str, **options: Any) -> LlmHandle:
+        return self._child(self._meter.llm(model, **options))
+
+    def tool(self, name: str, params: Mapping[str, Any] | None = None, *, call_id: str = "") -> ToolHandle:
+        return self._child(ToolHandle(self._meter, name, params, call_id, {}))
+
+    def _child(self, handle: H) -> H:
+        handle.call.parent = self.call
+        return handle
+
+    @property
+    def usage(self) -> AgentUsage:
+        """This run's own snapshot: everything used in it so far, sub-agents and steps included."""
+        return self._meter.tree(self.call.id).usage
+
+
+class RunHandle(_Parent):
+    """One run of an agent."""
+
+    kind = Kind.RUN
+
+    def __init__(self, meter: Meter, name: str, named: Mapping[str, object]) -> None:
+        super().__init__(meter, name, named)
+        self._steps = 0
+
+    def step(self, name: str = "", **named: object) -> StepHandle:
+        """The next step; it is numbered from 1 and called "step N" unless it has a name."""
+        self._steps += 1
+        return self._child(StepHandle(self._meter, name, named, self._steps))
+
+
+class StepHandle(_Parent):
+    """One step of a run: what is called inside it has its name as `step`."""
+
+    kind = Kind.STEP
+
+    def __init__(self, meter: Meter, name: str, named: Mapping[str, object], number: int | None = None) -> None:
+        super().__init__(meter, name or (f"step {number}" if number else "step"), named)
+        self.call.step_number = number
+        self.call.step = self.call.step or self.call.name
+
+    @property
+    def step_number(self) -> int | None:
+        return self.call.step_number
+
+
+class LlmHandle(Handle):
+    """One model call. End it with `finish`; a block that ends without it is recorded with unknown usage."""
+
+    kind = Kind.LLM
+
+    def __init__(
+        self,
+        meter: Meter,
+        model: str,
+        provider: str | None,
+        input_tokens: int | None,
+        max_output_tokens: int | None,
+        kind: str,
+        named: Mapping[str, object],
+    ) -> None:
+        self.kind = Kind(kind)
+        super().__init__(meter, "", named, Model(provider or "", model))
+        self.call.max_output_tokens = max_output_tokens
+        if input_tokens is not None or max_output_tokens is not None:
+            self.call.reserve = Reserve(input_tokens, max_output_tokens)
+
+    def first_token(self) -> None:
+        """The first token of a stream is here: call it at each, only the first one counts."""
+        self.call.streamed = True
+        if self.call.first_token_at is None:
+            self.call.first_token_at = self._meter.monotonic()
+
+    def finish(
+        self,
+        response: Any,
+        *,
+        response_model: str | None = None,
+        response_id: str | None = None,
+        cached: bool = False,
+        estimated: bool = False,
+        tools: tuple[str, ...] = (),
+    ) -> UsageRecord:
+        """End the call with its `TokenUsage`, or with a provider's answer (SDK object, JSON body, stream events).
+
+        Exact once: a second `finish` changes nothing and returns the first record.
+        """
+        self._open()
+        usage: TokenUsage | None
+        if response is None or isinstance(response, TokenUsage):
+            usage = response
+        else:
+            # Vendors' dialects load on first use, for loops that have no framework in between.
+            from .adapters.payloads import read
+
+            reading = read(response, self.call.model.provider if self.call.model else None)
+            usage = reading.usage
+            response_model = response_model or reading.response_model
+            response_id = response_id or reading.response_id
+            tools = tools or reading.tools
+        self.call.response = response
+        record = self._meter.close(
+            self.call,
+            usage,
+            response_model=response_model,
+            response_id=response_id,
+            cached=cached,
+            estimated=estimated,
+            tools=tuple(tools),
+        )
+        assert isinstance(record, UsageRecord)
+        return record
+
+
+class ToolHandle(Handle):
+    """One tool call, or a decorator that makes one of each call of a function."""
+
+    kind = Kind.TOOL
+
+    def __init__(
+        self,
+        meter: Meter,
+        name: str,
+        params: Mapping[str, Any] | None,
+        call_id: str,
+        named: Mapping[str, object],
+    ) -> None:
+        super().__init__(meter, name, named)
+        self._named = named
+        self._failure: str | None = None
+        self.call.params = params or EMPTY
+        self.call.call_id = call_id
+
+    def chunk(self, number: int = 1) -> None:
+        """A streaming tool has produced another chunk."""
+        self.call.chunk_count += number
+
+    def cost(self, amount: Decimal | float | str) -> None:
+        """What the tool call itself cost, in US dollars."""
+        self.call.cost_pico = pico(amount)
+
+    def fail(self, error_type: str = "error") -> None:
+        """The tool did not succeed, and told the model so instead of raising."""
+        self._failure = error_type
+
+    def result(self, value: Any) -> None:
+        """What the tool answered, for observers; never stored."""
+        self.call.response = value
+
+    def _close(self, error: BaseException | None) -> None:
+        if error is None and self._failure is not None:
+            self._meter.close(self.call, status=Status.ERROR, error_type=self._failure)
+        else:
+            super()._close(error)
+
+    def __call__(self, function: F) -> F:
+        return _metered(self._meter, function, self.call.name, self._named)
+
+
+def tool_handle(
+    meter: Meter, name: Any, params: Mapping[str, Any] | None, call_id: str, named: Mapping[str, object]
+) -> Any:
+    if callable(name):
+        return _metered(meter, name, getattr(name, "__name__", type(name).__name__), named)
+    return ToolHandle(meter, name, params, call_id, named)
+
+
+def _metered(meter: Meter, function: F, name: str, named: Mapping[str, object]) -> F:
+    """`function` as a tool: each call of it is one tool call, its arguments are the parameters."""
+    signature = inspect.signature(function)
+
+    def handle(args: tuple[Any, ...], kwargs: dict[str, Any]) -> ToolHandle:
+        try:
+            params: Mapping[str, Any] = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            params = kwargs  # the call itself will say what is wrong with them
+        return ToolHandle(meter, name, {k: v for k, v in params.items() if k not in ("self", "cls")}, "", named)
+
+    wrapper: Any
+    if inspect.isasyncgenfunction(function):
+
+        @functools.wraps(function)
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with _Stream(handle(args, kwargs)) as tool:
+                async for item in function(*args, **kwargs):
+                    tool.chunk()
+                    yield item
+
+    elif inspect.isgeneratorfunction(function):
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with _Stream(handle(args, kwargs)) as tool:
+                for item in function(*args, **kwargs):
+                    tool.chunk()
+                    yield item
+
+    elif inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with handle(args, kwargs) as tool:
+                value = await function(*args, **kwargs)
+                tool.result(value)
+                return value
+
+    else:
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with handle(args, kwargs) as tool:
+                value = function(*args, **kwargs)
+                tool.result(value)
+                return value
+
+    return wrapper  # type: ignore[no-any-return]
+
+
+class _Stream:
+    """A tool that yields: open from its first item to its last, but never the ambient parent in between.
+
+    What the consumer does between two items happens in the same context, and is not the tool's.
+    """
+
+    def __init__(self, tool: ToolHandle) -> None:
+        self._tool = tool
+
+    def __enter__(self) -> ToolHandle:
+        self._tool._open()
+        return self._tool
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tool._close(error)

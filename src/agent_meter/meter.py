@@ -1,0 +1,688 @@
+"""The one path that every call takes: open, tag, rate, admit — close, price, record.
+
+`open` and `close` are the whole of it; what stands around them answers questions.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import msgspec
+
+from . import attribution
+from .defaults import Defaults
+from .errors import BudgetExceeded, PluginError
+from .handles import LlmHandle, RunHandle, StepHandle, ToolHandle, tool_handle
+from .plugins import Plugins
+from .records import (
+    EMPTY,
+    NO_USAGE,
+    NOT_SENT,
+    Call,
+    Cost,
+    CostStatus,
+    Denial,
+    FrozenMap,
+    Kind,
+    Model,
+    Rates,
+    Record,
+    Reserve,
+    RunRecord,
+    Status,
+    TokenUsage,
+    ToolRecord,
+    UsageRecord,
+)
+from .tree import RunTree
+from .usage import AgentUsage
+
+if TYPE_CHECKING:
+    from .analytics import AgentAnalytics
+    from .pricing import PriceBook
+
+MODEL_KINDS = frozenset((Kind.LLM, Kind.EMBEDDING, Kind.RERANK))
+RATES_KEPT = 4096
+NO_USAGE_SEEN = Cost(CostStatus.UNPRICED, reason="no_usage")
+
+
+class Clock(Protocol):
+    """`testing.FakeClock`, or your own."""
+
+    def now(self) -> datetime: ...
+    def monotonic(self) -> float: ...
+
+
+class Meter:
+    """Counts model calls and tool calls, prices them, says whose they are, and asks guards before each.
+
+    `prices` is a mapping of overrides, a path to a TOML file or a `PriceBook`; `cost_rates` maps model names to US
+    dollars per 1,000 tokens. `keep` bounds what `history()` remembers. `strict=True` lets what a plugin raises
+    through, for tests. A meter is safe to share among threads and tasks.
+    """
+
+    call_ttl = 3600.0  # seconds after which a model or tool call that nobody closed is given up
+    run_ttl = 86_400.0  # the same for runs and steps
+
+    def __init__(
+        self,
+        plugins: Iterable[object] = (),
+        *,
+        prices: Mapping[str, Any] | str | PriceBook | None = None,
+        cost_rates: Mapping[str, Any] | None = None,
+        cost_warning_threshold: float | Decimal | None = None,
+        analytics: bool = True,
+        keep: int = 10_000,
+        strict: bool = False,
+        on_unpriced: str = "warn",
+        clock: Clock | None = None,
+    ) -> None:
+        self.plugins = Plugins(strict=strict)
+        self.monotonic: Callable[[], float] = time.perf_counter if clock is None else clock.monotonic
+        self._now: Callable[[], datetime] = _utc_now if clock is None else clock.now
+        self._open: dict[str, Call] = {}
+        self._next_sweep = self.monotonic() + 60
+        self._expired = self._corrected = 0
+        self._rates: dict[Model, Rates | None] = {}
+        self._rates_version = -1
+        self._shut = False
+        self.wants_content = False
+        built_in = Defaults.make(
+            prices=prices,
+            cost_rates=cost_rates,
+            on_unpriced=on_unpriced,
+            analytics=analytics,
+            keep=keep,
+            cost_warning_threshold=cost_warning_threshold,
+        )
+        self.prices = built_in.prices
+        self._accounts = built_in.accounts
+        self._analytics = built_in.analytics
+        self.plugins.startup(self)
+        for name, plugin in built_in.plugins:
+            self.plugins.register(plugin, name)
+        for plugin in plugins:
+            self.register(plugin)
+
+    @classmethod
+    def with_installed_plugins(cls, block: Iterable[str] = (), **options: Any) -> Meter:
+        """A meter with the plugins of installed packages (entry-point group `agent_meter`), less those in `block`."""
+        meter = cls(**options)
+        meter.plugins.load_installed(block)
+        return meter
+
+    # -------------------------------------------------------------------------------------------- the path
+
+    def open(self, call: Call) -> Call:
+        """Let a call begin. Raises `BudgetExceeded` when a guard denies it; nothing else."""
+        if call.parent is None:
+            self._adopt(call)
+        attribution.complete(call)
+        for answer in self.plugins.tag(call):
+            attribution.fill(call, answer)
+        parent = call.parent
+        call.run_id = call.id if call.kind is Kind.RUN else parent.run_id if parent is not None else call.run_id
+        call.started = self.monotonic()
+        call.started_at = call.started_at or self._now()
+        if call.kind in MODEL_KINDS and call.model is not None:
+            call.rates = self.rates(call.model)
+        if call.kind is not Kind.RUN and call.kind is not Kind.STEP:
+            denial = self._admit(call)
+            if denial is not None:
+                self._finish(call, None, Status.DENIED, "BudgetExceeded")
+                raise BudgetExceeded(denial)
+        self._open[call.id] = call
+        if parent is not None:
+            if parent.children is None:
+                parent.children = {}
+            parent.children[call.id] = call
+        self.plugins.opened(call)
+        if call.started > self._next_sweep:
+            self.expire()
+        return call
+
+    def close(
+        self,
+        call: Call,
+        usage: TokenUsage | None = None,
+        *,
+        status: Status = Status.OK,
+        error_type: str | None = None,
+        response_model: str | None = None,
+        response_id: str | None = None,
+        cached: bool = False,
+        estimated: bool = False,
+        tools: tuple[str, ...] = (),
+        notes: tuple[str, ...] = (),
+    ) -> Record:
+        """End a call with exactly one record; a second end changes nothing, unless the first one gave it up."""
+        corrects = None
+        if self._open.pop(call.id, None) is None:
+            corrects = self._given_up(call, status)
+            if corrects is None:
+                assert call.record is not None, "close() before open()"
+                return call.record
+        if call.children:
+            self._abandon(call.children)
+        parent = call.parent
+        if parent is not None and parent.children is not None:
+            parent.children.pop(call.id, None)
+        return self._finish(
+            call,
+            usage,
+            status,
+            error_type,
+            response_model,
+            response_id,
+            cached,
+            estimated,
+            tools,
+            notes,
+            corrects,
+        )
+
+    def _finish(
+        self,
+        call: Call,
+        usage: TokenUsage | None,
+        status: Status,
+        error_type: str | None = None,
+        response_model: str | None = None,
+        response_id: str | None = None,
+        cached: bool = False,
+        estimated: bool = False,
+        tools: tuple[str, ...] = (),
+        notes: tuple[str, ...] = (),
+        corrects: UsageRecord | None = None,
+        duration: float | None = None,
+    ) -> Record:
+        if duration is None:
+            duration = self.monotonic() - call.started
+        record: Record
+        if call.kind in MODEL_KINDS:
+            model = call.model or Model()
+            cost, priced_as = self._price(call, model, usage, response_model, status, cached)
+            if usage is None:
+                estimated = estimated or (status is not Status.DENIED and status is not Status.ERROR)
+            elif usage.missing or _contradicts(usage):
+                estimated = True
+            first = call.first_token_at
+            record = UsageRecord(
+                call.id,
+                call.kind,
+                call.started_at,  # type: ignore[arg-type]
+                duration,
+                None if first is None else first - call.started,
+                model.provider,
+                model.name,
+                response_model,
+                priced_as,
+                usage,
+                cost,
+                status,
+                error_type,
+                cached,
+                estimated,
+                call.streamed,
+                call.attempt,
+                response_id,
+                call.framework,
+                call.run_id,
+                None if call.parent is None else call.parent.id,
+                call.agent,
+                call.task,
+                call.user,
+                call.session,
+                call.step,
+                tools,
+                call.tags,
+                notes,
+                corrects,
+            )
+        elif call.kind is Kind.TOOL:
+            record = self._tool_record(call, status, error_type, duration)
+        else:
+            record = self._run_record(call, status, error_type, duration)
+        call.record = record
+        call.done = True
+        self.plugins.record(record)
+        return record
+
+    # -------------------------------------------------------------------------------- what the path asks for
+
+    def rates(self, model: Model) -> Rates | None:
+        """The rates of a model as plugins answer for it; kept until the price book changes."""
+        if self._rates_version != self.prices.version:
+            self._rates_version = self.prices.version
+            self._rates = {}
+        try:
+            return self._rates[model]
+        except KeyError:
+            rates = self.plugins.find_rates(model)
+            if len(self._rates) >= RATES_KEPT:
+                self._rates = {}
+            self._rates[model] = rates
+            return rates
+
+    def _admit(self, call: Call) -> Denial | None:
+        if not self.plugins.listening("meter_admit_call"):
+            return None
+        if call.reserve is not None and call.rates is not None:
+            bound = TokenUsage(call.reserve.input_tokens or 0, call.reserve.output_tokens or 0)
+            pico = call.rates.price(bound, call.started_at or self._now(), EMPTY).list_pico
+            call.reserve = Reserve(call.reserve.input_tokens, call.reserve.output_tokens, pico)
+        return self.plugins.admit(call)
+
+    def _price(
+        self,
+        call: Call,
+        model: Model,
+        usage: TokenUsage | None,
+        response_model: str | None,
+        status: Status,
+        cached: bool,
+    ) -> tuple[Cost, str]:
+        """The cost, and the name that priced it: the answering model's, else the one that was asked for."""
+        if usage is None and (status is Status.DENIED or status is Status.ERROR):
+            return NOT_SENT, model.name
+        rates, name = call.rates, model.name
+        if response_model and response_model != name:
+            answering = self.rates(Model(model.provider, response_model, model.endpoint))
+            if answering is not None and getattr(answering, "known", True):
+                rates, name = answering, response_model
+        try:
+            if rates is None:
+                cost = Cost(reason="no_rates")
+            else:
+                cost = rates.price(usage or NO_USAGE, call.started_at or self._now(), (usage or NO_USAGE).context)
+        except Exception as error:
+            self.plugins.failed(type(rates).__name__, "price", error)
+            cost = Cost(reason=f"price() raised {type(error).__name__}")
+        if usage is None and cost.status is not CostStatus.FREE:
+            cost = NO_USAGE_SEEN
+        if cached:
+            cost = msgspec.structs.replace(cost, billed_pico=0)
+        return cost, name
+
+    def _tool_record(self, call: Call, status: Status, error_type: str | None, duration: float) -> ToolRecord:
+        return ToolRecord(
+            call.id,
+            call.name,
+            call.call_id,
+            call.started_at,  # type: ignore[arg-type]
+            duration,
+            status,
+            call.params,
+            call.chunk_count,
+            call.cost_pico,
+            error_type,
+            call.framework,
+            call.run_id,
+            None if call.parent is None else call.parent.id,
+            call.agent,
+            call.task,
+            call.user,
+            call.session,
+            call.step,
+            call.tags,
+        )
+
+    def _run_record(self, call: Call, status: Status, error_type: str | None, duration: float) -> RunRecord:
+        return RunRecord(
+            call.id,
+            call.kind,
+            call.name,
+            call.started_at,  # type: ignore[arg-type]
+            duration,
+            status,
+            self._accounts.own(call.id),
+            error_type,
+            call.framework,
+            call.run_id,
+            None if call.parent is None else call.parent.id,
+            call.agent,
+            call.task,
+            call.user,
+            call.session,
+            call.step,
+            call.step_number,
+            call.tags,
+        )
+
+    # ---------------------------------------------------------------------------- calls that lost their end
+
+    def _adopt(self, call: Call) -> None:
+        """What is opened inside a `with meter.run(...)` belongs to it, whichever adapter opens it."""
+        around = attribution.running.get()
+        if around is not None and around.id in self._open and around is not call:
+            call.parent = around
+
+    def detach(self, call: Call) -> None:
+        """A call that outlives its parent, such as a stream handed to the caller, is not given up with it."""
+        call.detached = True
+
+    def _abandon(self, calls: dict[str, Call]) -> None:
+        for call in list(calls.values()):
+            if not call.detached and call.id in self._open:
+                self.close(call, status=Status.ABANDONED, error_type="abandoned")
+
+    def _given_up(self, call: Call, status: Status) -> UsageRecord | None:
+        """The record that a late end replaces: the call was abandoned or expired, and now answered after all."""
+        old = call.record
+        if type(old) is UsageRecord and old.status is Status.ABANDONED and status is not Status.ABANDONED:
+            self._corrected += 1
+            return old
+        return None
+
+    def expire(self, older_than: float | None = None) -> int:
+        """Give up calls that nobody closed for `older_than` seconds (default: `call_ttl`, `run_ttl`); how many."""
+        now, expired = self.monotonic(), 0
+        self._next_sweep = now + 60
+        for call in list(self._open.values()):
+            limit = older_than
+            if limit is None:
+                limit = self.run_ttl if call.kind is Kind.RUN or call.kind is Kind.STEP else self.call_ttl
+            if now - call.started > limit and call.id in self._open:
+                self.close(call, status=Status.ABANDONED, error_type="expired")
+                expired += 1
+        self._expired += expired
+        return expired
+
+    # --------------------------------------------------------------------------------------- own loops, facts
+
+    def scope(
+        self,
+        *,
+        agent: str | None = None,
+        task: str | None = None,
+        user: str | None = None,
+        session: str | None = None,
+        step: str | None = None,
+        **tags: object,
+    ) -> attribution.Scope:
+        """Say whose calls these are, for a `with` block. Nests; what an inner scope leaves out stays."""
+        return attribution.Scope({"agent": agent, "task": task, "user": user, "session": session, "step": step}, tags)
+
+    def run(self, name: str = "", **attribution: object) -> RunHandle:
+        """One run of an agent of your own: `with meter.run("research", user="u1") as run:`."""
+        return RunHandle(self, name, attribution)
+
+    def step(self, name: str = "", **attribution: object) -> StepHandle:
+        return StepHandle(self, name, attribution)
+
+    def llm(
+        self,
+        model: str,
+        *,
+        provider: str | None = None,
+        input_tokens: int | None = None,
+        max_output_tokens: int | None = None,
+        kind: str = "llm",
+        **attribution: object,
+    ) -> LlmHandle:
+        """One model call of your own loop: `with meter.llm("gpt-4o") as call: call.finish(client.create(...))`.
+
+        `input_tokens` and `max_output_tokens` are what a budget sets aside for it.
+        """
+        return LlmHandle(self, model, provider, input_tokens, max_output_tokens, kind, attribution)
+
+    def tool(
+        self, name: Any, params: Mapping[str, Any] | None = None, *, call_id: str = "", **attribution: object
+    ) -> ToolHandle | Any:
+        """One tool call, `with meter.tool("search", {"q": q}):`, or a decorator: `@meter.tool`, `@meter.tool("x")`."""
+        return tool_handle(self, name, params, call_id, attribution)
+
+    def record_usage(
+        self,
+        *,
+        model: str,
+        provider: str | None = None,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        cache_read_tokens: int = 0,
+        cache_write_tokens: int = 0,
+        cache_write_1h_tokens: int = 0,
+        reasoning_tokens: int = 0,
+        input_audio_tokens: int = 0,
+        output_audio_tokens: int = 0,
+        input_image_tokens: int = 0,
+        output_image_tokens: int = 0,
+        units: Mapping[str, int | Decimal] = EMPTY,
+        missing: tuple[str, ...] = (),
+        context: Mapping[str, str] = EMPTY,
+        reported_cost_usd: Decimal | float | str | None = None,
+        kind: str = "llm",
+        cached: bool = False,
+        estimated: bool = False,
+        status: str = "ok",
+        error_type: str | None = None,
+        streamed: bool = False,
+        duration: float | None = None,
+        started_at: datetime | None = None,
+        id: str | None = None,
+        response_model: str | None = None,
+        response_id: str | None = None,
+        tool_name: str | None = None,
+        tools: tuple[str, ...] = (),
+        run_id: str | None = None,
+        **attribution: object,
+    ) -> UsageRecord:
+        """Record a model call that has happened. No guard is asked: it is too late to deny it.
+
+        `input_tokens` includes cache reads and writes, `output_tokens` includes reasoning. `attribution` is agent,
+        task, user, session, step, or tags of your own. `started_at` must be aware.
+        """
+        from .records import pico
+
+        if started_at is not None and started_at.tzinfo is None:
+            raise ValueError(f"started_at must be aware, for example datetime.now(UTC); got {started_at!r}")
+        usage = TokenUsage(
+            input_tokens,
+            output_tokens,
+            cache_read_tokens,
+            cache_write_tokens,
+            cache_write_1h_tokens,
+            reasoning_tokens,
+            input_audio_tokens,
+            output_audio_tokens,
+            input_image_tokens,
+            output_image_tokens,
+            FrozenMap(units) if units else EMPTY,
+            tuple(missing),
+            FrozenMap(context) if context else EMPTY,
+            None if reported_cost_usd is None else pico(reported_cost_usd),
+        )
+        call = Call(Kind(kind), model=Model(provider or "", model), id=id)
+        call.run_id = run_id
+        call.streamed = streamed
+        self._facts(call, attribution, started_at)
+        call.rates = self.rates(call.model or Model())
+        record = self._finish(
+            call,
+            usage,
+            Status(status),
+            error_type,
+            response_model,
+            response_id,
+            cached,
+            estimated,
+            tools or ((tool_name,) if tool_name else ()),
+            duration=duration or 0.0,
+        )
+        assert type(record) is UsageRecord
+        return record
+
+    def record_tool_call(
+        self,
+        tool_name: str,
+        success: bool,
+        duration: float,
+        params: Mapping[str, Any] | None,
+        cost: float | Decimal = 0.0,
+        chunk_count: int = 0,
+        *,
+        error_type: str | None = None,
+        call_id: str = "",
+        started_at: datetime | None = None,
+        **attribution: object,
+    ) -> ToolRecord:
+        """Record a tool call that has happened; `duration` is seconds, `cost` US dollars."""
+        from .records import pico
+
+        call = Call(Kind.TOOL, tool_name)
+        call.call_id = call_id
+        call.params = params or EMPTY
+        call.chunk_count = chunk_count
+        call.cost_pico = pico(cost) if cost else 0
+        self._facts(call, attribution, started_at)
+        status = Status.OK if success else Status.ERROR
+        record = self._finish(call, None, status, error_type, duration=duration)
+        assert type(record) is ToolRecord
+        return record
+
+    def _facts(self, call: Call, named: Mapping[str, object], started_at: datetime | None) -> None:
+        """What `open` would have found out about a call that is told afterwards."""
+        self._adopt(call)
+        attribution.fill(call, named)
+        attribution.complete(call)
+        for answer in self.plugins.tag(call):
+            attribution.fill(call, answer)
+        call.started_at = started_at.astimezone(UTC) if started_at is not None else self._now()
+        if call.parent is not None and call.run_id is None:
+            call.run_id = call.parent.run_id
+
+    # ---------------------------------------------------------------------------------------------- answers
+
+    @property
+    def usage(self) -> AgentUsage:
+        """Everything so far, as a snapshot; `str()` of it is the summary."""
+        return self._accounts.usage()
+
+    def usage_by(self, *dimensions: str) -> dict[Any, AgentUsage]:
+        """Usage by agent, task, user, session, model, provider, tool, step, hour, day, week, month, or a tag's name.
+
+        Several dimensions give tuple keys. What nobody attributed is under "". A dimension keeps 10,000 keys, what
+        comes later sums into "(other)"; periods are UTC.
+        """
+        return self._accounts.usage_by(dimensions)
+
+    def top(self, dimension: str, n: int = 10, by: str = "total_tokens") -> list[tuple[str, AgentUsage]]:
+        """The `n` biggest of a dimension, biggest first; `by` is any number of `AgentUsage`, such as "cost_usd"."""
+        ranked = sorted(self.usage_by(dimension).items(), key=lambda item: (-getattr(item[1], by), item[0]))
+        return ranked[:n]
+
+    @property
+    def analytics(self) -> AgentAnalytics:
+        """How the tools do. `PluginError` if the meter was made with `analytics=False`."""
+        if self._analytics is None:
+            raise PluginError("this meter was made with analytics=False")
+        return self._analytics
+
+    def history(self, limit: int | None = None, include_denied: bool = False) -> list[UsageRecord]:
+        """The last records, newest last; at most `keep` of them."""
+        return self._accounts.history(limit, include_denied)
+
+    def tree(self, run_id: str) -> RunTree:
+        """What a run used itself and with everything below it. `LookupError` for a run that is not known."""
+        return self._accounts.run(run_id)
+
+    def health(self) -> dict[str, Any]:
+        """What went wrong inside the meter, and what is open: failures by plugin and hook, the last error of each."""
+        failures: dict[str, dict[str, int]] = {}
+        last_errors: dict[str, dict[str, str]] = {}
+        for (plugin, hook), count in list(self.plugins.failures.items()):
+            failures.setdefault(plugin, {})[hook] = count
+            last_errors.setdefault(plugin, {})[hook] = self.plugins.last_errors.get((plugin, hook), "")
+        return {
+            "ok": not failures,
+            "failures": failures,
+            "last_errors": last_errors,
+            "open_calls": len(self._open),
+            "expired_calls": self._expired,
+            "corrected_calls": self._corrected,
+            "plugins": self.plugins.names(),
+        }
+
+    # ---------------------------------------------------------------------------------------------- plugins
+
+    def register(self, plugin: object, name: str | None = None) -> None:
+        """Add a plugin (see `hookspecs`). `PluginError` says what is wrong with one that cannot work."""
+        self.plugins.register(plugin, name)
+        self._rates = {}
+        self.wants_content = self.wants_content or bool(getattr(plugin, "wants_content", False))
+
+    def unregister(self, plugin: object) -> None:
+        self.plugins.unregister(plugin)
+        self._rates = {}
+
+    def observe(self, observer: object) -> None:
+        """Tell an `AgentObserver` of every call from now on."""
+        if not callable(getattr(observer, "meter_record", None)):
+            raise PluginError(f"{type(observer).__name__} is no AgentObserver: subclass agent_meter.AgentObserver")
+        self.register(observer)
+
+    # ------------------------------------------------------------------------------------------------ ending
+
+    def reset(self, *, session: str | None = None) -> None:
+        """Clear usage, history and analytics; never a ledger, a budget or a cache's statistics.
+
+        With `session`, clear that session's view only: totals of everything else keep what it used.
+        """
+        self._accounts.reset(session)
+        if session is None and self._analytics is not None:
+            self._analytics.reset()
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Return when everything recorded so far is where it should be. In memory it is there already."""
+
+    def shutdown(self) -> None:
+        """Give up what is open and close the plugins. Twice is as good as once."""
+        if self._shut:
+            return
+        self._shut = True
+        self._abandon(dict(self._open))
+        self.plugins.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _contradicts(usage: TokenUsage) -> bool:
+    """The quick form of `bool(usage.problems)`, for the path."""
+    return (
+        usage.cache_read_tokens + usage.cache_write_tokens > usage.input_tokens
+        or usage.reasoning_tokens > usage.output_tokens
+        or usage.cache_write_1h_tokens > usage.cache_write_tokens
+        or usage.input_audio_tokens + usage.input_image_tokens > usage.input_tokens
+        or usage.output_audio_tokens + usage.output_image_tokens > usage.output_tokens
+        or usage.input_tokens < 0
+        or usage.output_tokens < 0
+    )
+
+
+_default: Meter | None = None
+_default_lock = threading.Lock()
+
+
+def default_meter() -> Meter:
+    """The meter of the process: what adapters use when they are given none."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = Meter()
+        return _default
