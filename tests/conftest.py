@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.corpus import conversations, replay_server
 
 from agent_meter.testing import LoopbackProvider
-from tests.corpus import conversations, replay_server
 
 # ------------------------------------------------------------------------------------------------ providers
 
@@ -59,14 +59,20 @@ class SurpriseNetwork(OSError):
 _attempts: list[str] = []
 
 
+def _address(host: object) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that is written there; None for a name."""
+    text = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
+    try:
+        return ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+
+
 def _local(host: object) -> bool:
     if host is None or host in ("", b"", "localhost", b"localhost"):
         return True
-    text = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
-    try:
-        return ipaddress.ip_address(text.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
+    address = _address(host)
+    return address is not None and address.is_loopback
 
 
 def _refuse(what: str) -> None:
@@ -90,7 +96,7 @@ def _no_surprise_network() -> Iterator[None]:
         return method
 
     def guarded_look_up(host: Any, *args: Any, **options: Any) -> Any:
-        if not _local(host):
+        if not _local(host) and _address(host) is None:
             _refuse(f"look up {host}")
         return look_up(host, *args, **options)
 

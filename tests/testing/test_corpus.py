@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from openai import OpenAI
-
 from tests import corpus as helper
 
 

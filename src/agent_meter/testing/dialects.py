@@ -85,9 +85,7 @@ def _complete(reply: Reply, request: Request, usage: TokenUsage, model: str, str
     return [b"".join([STREAM_HEAD, *frames, LAST_CHUNK])]
 
 
-def _cut(
-    cut: Cut, request: Request, usage: TokenUsage, model: str, streams: bool
-) -> tuple[list[bytes], bool]:
+def _cut(cut: Cut, request: Request, usage: TokenUsage, model: str, streams: bool) -> tuple[list[bytes], bool]:
     reply = cut.told
     if not streams:
         if cut.error:

@@ -24,9 +24,7 @@ def _vector(text: object, dimensions: int) -> list[float]:
 
 def document(usage: TokenUsage, model: str, body: Mapping[str, Any]) -> Json:
     given = body.get("input")
-    several = isinstance(given, list) and not (
-        given and isinstance(given[0], int)
-    )  # a list of ints is one text
+    several = isinstance(given, list) and not (given and isinstance(given[0], int))  # a list of ints is one text
     texts: list[object] = given if several and isinstance(given, list) else [given]
     dimensions = body.get("dimensions") or DIMENSIONS
     data: list[Json] = []

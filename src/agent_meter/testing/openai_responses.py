@@ -107,9 +107,7 @@ def events(reply: Reply, usage: TokenUsage, model: str) -> Events:
         here: Json = {"item_id": item["id"], **at}
         if item["type"] == "message":
             part: Json = {**here, "content_index": 0}
-            say(
-                "response.output_item.added", {**at, "item": {**item, "status": "in_progress", "content": []}}
-            )
+            say("response.output_item.added", {**at, "item": {**item, "status": "in_progress", "content": []}})
             say("response.content_part.added", {**part, "part": _text_part("")})
             for text in reply.pieces:
                 say("response.output_text.delta", {**part, "delta": text, "logprobs": []}, piece=True)

@@ -46,7 +46,7 @@ class LoopbackProvider:
         *,
         loop: bool = False,
         port: int = 0,
-        models: Sequence[str] = ("gpt-4o", "claude-sonnet-4-5"),
+        models: Sequence[str] = ("gpt-4o", "claude-sonnet-4-6"),
     ) -> None:
         self._answers: list[Answer] = []
         self._ask: Callable[[Request], Answer | str] | None = None
@@ -58,9 +58,7 @@ class LoopbackProvider:
             listed = [script] if isinstance(script, Answer | str) else script
             self._answers = [_answer(item) for item in listed]
         if loop and not self._answers:
-            raise ValueError(
-                "loop=True repeats a list of answers; a function, an echo or an empty list has none"
-            )
+            raise ValueError("loop=True repeats a list of answers; a function, an echo or an empty list has none")
         self._loop, self._port, self._models = loop, port, models
         self._server: LoopbackServer | None = None
         self._requests: list[Request] = []
@@ -92,9 +90,7 @@ class LoopbackProvider:
     @property
     def url(self) -> str:
         if self._server is None:
-            raise RuntimeError(
-                "the provider is not running: use it in a with statement, or call start() first"
-            )
+            raise RuntimeError("the provider is not running: use it in a with statement, or call start() first")
         return f"http://127.0.0.1:{self._server.port}"
 
     @property
@@ -152,9 +148,7 @@ class LoopbackProvider:
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            return error_response(
-                ErrorReply(400, message="The body of the request is no JSON object."), dialect
-            )
+            return error_response(ErrorReply(400, message="The body of the request is no JSON object."), dialect)
 
         request = self._note(dialect, http, body)
         answer = self._choose(request)

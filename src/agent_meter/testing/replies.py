@@ -134,9 +134,7 @@ class Cut:
     @property
     def told(self) -> Reply:
         """What would have been said without the cut."""
-        return self.reply or Reply(
-            "This answer ends before its end has been said.", chunks=self.after_chunks + 2
-        )
+        return self.reply or Reply("This answer ends before its end has been said.", chunks=self.after_chunks + 2)
 
 
 @dataclass(frozen=True)
