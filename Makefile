@@ -31,5 +31,8 @@ format: $(STAMP)
 bench: $(STAMP)  ## the figures of docs/explanation/
 	$(BIN)/python -m benchmarks
 
+soak: $(STAMP)  ## the long runs: bounds at full size
+	$(BIN)/python -m pytest -m soak --timeout 1800 $(ARGS)
+
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -207,11 +207,12 @@ class Meter:
         record: Record
         if call.kind in MODEL_KINDS:
             model = call.model or Model()
-            cost, priced_as = self._price(call, model, usage, response_model, status, cached)
             if usage is None:
+                # A refused or failed call used nothing, unless whoever closes it cannot know that.
                 estimated = estimated or (status is not Status.DENIED and status is not Status.ERROR)
             elif usage.missing or _contradicts(usage):
                 estimated = True
+            cost, priced_as = self._price(call, model, usage, response_model, estimated, cached)
             first = call.first_token_at
             record = UsageRecord(
                 call.id,
@@ -285,11 +286,11 @@ class Meter:
         model: Model,
         usage: TokenUsage | None,
         response_model: str | None,
-        status: Status,
+        estimated: bool,
         cached: bool,
     ) -> tuple[Cost, str]:
         """The cost, and the name that priced it: the answering model's, else the one that was asked for."""
-        if usage is None and (status is Status.DENIED or status is Status.ERROR):
+        if usage is None and not estimated:
             return NOT_SENT, model.name
         rates, name = call.rates, model.name
         if response_model and response_model != name:

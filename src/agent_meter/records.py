@@ -238,7 +238,7 @@ class TokenUsage(msgspec.Struct, frozen=True):
         context = (
             self.context if self.context == other.context else FrozenMap(self.context.items() & other.context.items())
         )
-        return TokenUsage(*counts, units, missing, context, reported)
+        return TokenUsage(*counts, units, missing, context, reported)  # type: ignore[call-arg]
 
     def __radd__(self, other: int) -> TokenUsage:
         return self if other == 0 else NotImplemented

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import msgspec
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from ...records import EMPTY, TokenUsage
@@ -52,6 +53,8 @@ def read(flight: Flight, result: LLMResult, *, cut: bool = False) -> Answer:
     reading = from_langchain(kept, about, output, flight.provider)
     tools = tuple(_tool_names(choices))
     usage, notes = reading.usage, NO_NOTES
+    if usage.output_tokens and not usage.input_tokens and not cached:
+        usage = _without_input(usage)
     if _incomplete(usage):
         usage, notes = _estimate(flight, usage, "".join(_texts(choices)), cut)
     return Answer(usage, reading.response_model, reading.response_id or message.id, tools, cached, notes)
@@ -90,9 +93,8 @@ def _is_hit(
         return False
     identity = first.message.id
     if kept and kept.get("total_cost") == 0 and "total_cost" in kept:
-        foreign = (
-            bool(identity) and identity.startswith("lc_run--") and not identity.startswith(f"lc_run--{flight.run_id}")
-        )
+        own = f"lc_run--{flight.run_id}"
+        foreign = bool(identity and identity.startswith("lc_run--") and not identity.startswith(own))
         return foreign or not output
     return identity is None and not kept and not about and not output
 
@@ -131,12 +133,48 @@ def _tool_names(choices: Sequence[Any]) -> list[str]:
     return names
 
 
+def never_answered(error: BaseException) -> bool:
+    """The provider refused (an HTTP error status) or could not be reached: nothing was used, nothing is billed.
+
+    Any other error may have come after a paid answer, which the client could not read.
+    """
+    response = getattr(error, "response", None)
+    for status in (
+        getattr(error, "status_code", None),
+        getattr(response, "status_code", None),
+        getattr(error, "code", None),
+    ):
+        if isinstance(status, int) and status >= 400:
+            return True
+    return any(kind.__name__ in _UNREACHED for kind in type(error).__mro__)
+
+
+# openai, anthropic, httpx, botocore, requests, the standard library; a time-out is unreached too: nothing answered.
+_UNREACHED = frozenset(
+    (
+        "APIConnectionError",
+        "TransportError",
+        "ConnectionError",
+        "EndpointConnectionError",
+        "ConnectTimeout",
+        "TimeoutError",
+    )
+)
+
+
 def _texts(choices: Sequence[Any]) -> list[str]:
     texts = []
     for choice in choices:
         texts.append(choice.text or "")
         texts += [f"{call.get('name')}{call.get('args')}" for call in getattr(choice.message, "tool_calls", None) or ()]
     return texts
+
+
+def _without_input(usage: TokenUsage) -> TokenUsage:
+    """No prompt has no tokens: langchain-anthropic loses the input of streams that name it only at their start."""
+    lost = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")
+    missing = (*usage.missing, *(name for name in lost if name not in usage.missing))
+    return msgspec.structs.replace(usage, missing=missing)
 
 
 def _incomplete(usage: TokenUsage) -> bool:
@@ -156,7 +194,7 @@ def _estimate(flight: Flight, usage: TokenUsage, answer: str, cut: bool) -> tupl
     note = (
         "the answer was cut off; tokens are estimated" if cut else "the answer carried no usage; tokens are estimated"
     )
-    return TokenUsage(prompt, completion, missing=missing, units=usage.units, context=usage.context), True, (note,)
+    return msgspec.structs.replace(usage, input_tokens=prompt, output_tokens=completion), (note,)
 
 
 def _asked(messages: Any) -> str:

@@ -22,7 +22,7 @@ from ...errors import BudgetExceeded
 from ...handles import status_of
 from ...meter import Meter, default_meter
 from ...records import EMPTY, Call, Denial, Kind, Status
-from .answering import Answer, read
+from .answering import Answer, never_answered, read
 from .asking import UNNAMED, attribute, model_of
 from .flights import Flight, flights_of
 
@@ -183,11 +183,14 @@ class MeterCallback(BaseCallbackHandler):
         if flight is None:
             return
         status = status_of(error)
-        answer = Answer()
-        if response is not None and any(response.generations):
-            answer = read(flight, response, cut=True)
-        elif flight.chunks or status is Status.CANCELLED:
-            answer = Answer(notes=("the answer was cut off before its usage was seen",))
+        # Where nothing was streamed, what LangChain calls the response describes the error.
+        partial = response is not None and flight.chunks > 0 and any(response.generations)
+        if partial and response is not None:
+            answer, unknown = read(flight, response, cut=True), False
+        else:
+            answer, unknown = Answer(), status is Status.CANCELLED or not never_answered(error)
+        if unknown:
+            answer = Answer(notes=("it was sent and failed; whether it was answered, and billed, was not seen",))
         self._answered(flight, answer, response, status, error)
 
     def _answered(
@@ -206,7 +209,7 @@ class MeterCallback(BaseCallbackHandler):
             response_model=answer.response_model,
             response_id=answer.response_id,
             cached=answer.cached,
-            estimated=answer.estimated or (error is not None and answer.usage is not None),
+            estimated=error is not None and bool(answer.notes),
             tools=answer.tools,
             notes=answer.notes,
         )
