@@ -78,22 +78,17 @@ class Accounts:
 
     @hookimpl
     def meter_record(self, record: Record) -> None:
-        if type(record) is RunRecord:
-            with self._lock:
-                self.tree.closed(record)
-            return
         with self._lock:
             if type(record) is UsageRecord:
-                old = record.corrects
-                if old is not None:
-                    self._correct(old)
-                self._hot_cell(record, record.provider, record.model).add(record)
-                if record.status is Status.DENIED:
+                if record.corrects is not None:
+                    self._correct(record.corrects, record)
+                elif record.status is Status.DENIED:
                     self._denied.append(record)
-                elif old is None:
-                    self._history.append(record)
                 else:
-                    self._replace(old, record)
+                    self._history.append(record)
+                self._hot_cell(record, record.provider, record.model).add(record)
+            elif type(record) is RunRecord:
+                self.tree.closed(record)
             elif type(record) is ToolRecord and record.status is not Status.DENIED:
                 self._hot_cell(record, "", "").ran(record.name)
 
@@ -108,7 +103,7 @@ class Accounts:
             provider,
             model,
             at.toordinal() * 24 + at.hour,
-            record.tags,
+            record.tags or None,  # None hashes faster than an empty map
             record.parent_id,
         )
         cell = self._hot.get(key)
@@ -118,13 +113,11 @@ class Accounts:
             cell = self._hot[key] = Totals()
         return cell
 
-    def _correct(self, old: UsageRecord) -> None:
-        """Take back what a record said that turned out to be wrong."""
+    def _correct(self, old: UsageRecord, new: UsageRecord) -> None:
+        """Take back what a record said that turned out to be wrong; the new one stands in its place."""
         wrong = Totals()
         wrong.add(old)
         self._hot_cell(old, old.provider, old.model).merge(wrong, -1)
-
-    def _replace(self, old: UsageRecord, new: UsageRecord) -> None:
         for index in range(len(self._history) - 1, -1, -1):
             if self._history[index].id == old.id:
                 self._history[index] = new
@@ -132,7 +125,7 @@ class Accounts:
 
     def _fold(self) -> None:
         for key, totals in self._hot.items():
-            cell, parent = _Cell._make(key[:-1]), key[-1]
+            cell, parent = _Cell._make((*key[:-2], key[-2] or EMPTY)), key[-1]
             self._total.merge(totals)
             for name in DIMENSIONS:
                 if value := getattr(cell, name):

@@ -92,8 +92,15 @@ if hasattr(os, "register_at_fork"):
 def new_id() -> str:
     """A UUID version 7 (RFC 9562, method 3: 12 sub-millisecond bits), so that ids sort by time."""
     millis, nanos = divmod(time.time_ns(), 1_000_000)
-    text = f"{millis << 80 | 7 << 76 | nanos * 4096 // 1_000_000 << 64 | 2 << 62 | _random.getrandbits(62):032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    bits = _random.getrandbits(62)
+    # %-formatting, because it is twice as fast here as an f-string, and every call pays for it.
+    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031
+        millis >> 16,
+        millis & 0xFFFF,
+        nanos * 4096 // 1_000_000,
+        0x8000 | bits >> 48,
+        bits & 0xFFFFFFFFFFFF,
+    )
 
 
 # --------------------------------------------------------------------------------------------- vocabulary

@@ -46,8 +46,6 @@ COUNTERS = (
     "embedding_pico",
 )
 _counts = attrgetter(*COUNTERS)
-_PARTS = COUNTERS[10:18]
-_parts = attrgetter(*_PARTS)
 
 # One tool's share, by position: calls asked for, calls that ran, then the shared-out counters.
 _SHARED = (
@@ -85,6 +83,14 @@ class Totals:
     estimated_requests: int
     input_tokens: int
     output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cache_write_1h_tokens: int
+    reasoning_tokens: int
+    input_audio_tokens: int
+    output_audio_tokens: int
+    input_image_tokens: int
+    output_image_tokens: int
     embedding_tokens: int
     list_pico: int
     billed_pico: int
@@ -122,9 +128,23 @@ class Totals:
             else:
                 self.input_tokens += usage.input_tokens
                 self.output_tokens += usage.output_tokens
-                for name, count in zip(_PARTS, _parts(usage), strict=True):
-                    if count:
-                        setattr(self, name, getattr(self, name) + count)
+                # Written out, because most calls have few of these and a loop would cost all of them a microsecond.
+                if count := usage.cache_read_tokens:
+                    self.cache_read_tokens += count
+                if count := usage.cache_write_tokens:
+                    self.cache_write_tokens += count
+                if count := usage.cache_write_1h_tokens:
+                    self.cache_write_1h_tokens += count
+                if count := usage.reasoning_tokens:
+                    self.reasoning_tokens += count
+                if count := usage.input_audio_tokens:
+                    self.input_audio_tokens += count
+                if count := usage.output_audio_tokens:
+                    self.output_audio_tokens += count
+                if count := usage.input_image_tokens:
+                    self.input_image_tokens += count
+                if count := usage.output_image_tokens:
+                    self.output_image_tokens += count
             if usage.units:
                 self.units = _add_units(self.units, usage.units)
         amount = cost.list_pico
