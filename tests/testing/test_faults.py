@@ -74,7 +74,7 @@ def test_retry_after_zero_is_retried_at_once_and_takes_the_next_reply(vendor: st
         text = anthropic(provider).with_options(max_retries=2).messages.create(**ASK_CLAUDE).content[0].text
 
     assert text == "at last"
-    assert time.monotonic() - begun < 0.7  # the SDKs' own first two waits are 1.1 seconds and more
+    assert time.monotonic() - begun < 1.0  # the SDKs' own first two waits are 1.1 seconds and more
     assert [request.status for request in provider.requests] == [429, 500, 200]
     assert len(provider.truth) == 1
 
@@ -239,5 +239,5 @@ def test_a_delay_comes_before_the_first_byte_and_between_the_events(loopback) ->
     times = [time.monotonic() - begun for _ in openai(provider).chat.completions.create(**ASK, stream=True)]
 
     assert times[0] >= 0.2
-    assert times[-1] - times[0] >= 0.05 * (len(times) - 1) * 0.9
+    assert times[-1] >= 0.2 + 0.05 * (len(times) - 1)
     assert provider.truth == [TokenUsage(5, 1)]

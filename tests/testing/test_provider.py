@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai import APIConnectionError, APIStatusError, InternalServerError
 from openai import NotFoundError as OpenAINotFound
 from tests.testing.readers import ASK_CLAUDE, MESSAGES, PROMPT, anthropic, chat_openai, openai
@@ -106,6 +107,14 @@ def test_a_function_that_gives_no_answer_is_heard_of(loopback) -> None:
         _ask(loopback(lambda request: None))
 
 
+def test_an_answer_that_cannot_be_sent_is_heard_of(loopback) -> None:
+    provider = loopback([Reply(tool_calls=[ToolCall("when", {"at": object()})])])
+
+    with pytest.raises(InternalServerError, match="raised TypeError: Object of type object is not JSON serializable"):
+        _ask(provider)
+    assert (provider.requests[0].status, provider.truth) == (500, [])
+
+
 def test_without_a_script_it_echoes_and_counts_four_characters_a_token(loopback) -> None:
     provider = loopback()
     client = openai(provider)
@@ -189,10 +198,11 @@ def test_a_chat_stream_says_its_usage_only_when_asked(loopback) -> None:
     assert provider.truth == [TokenUsage(11, 3)] * 2  # what is not said is still used
 
 
-def test_langchain_sees_no_usage_where_the_stream_was_not_asked_for_it(loopback) -> None:
+def test_langchain_does_not_ask_for_the_usage_of_a_stream_when_it_has_a_base_url(loopback) -> None:
+    """So says the how-to page; where this changes, the page must too."""
     provider = loopback([Reply("a few words", input_tokens=11, output_tokens=3)])
 
-    chunks = list(chat_openai(provider, stream_usage=False).stream(PROMPT))
+    chunks = list(ChatOpenAI(model="gpt-4o", base_url=provider.openai_base_url, api_key="none").stream(PROMPT))
 
     assert [chunk.usage_metadata for chunk in chunks if chunk.usage_metadata] == []
 
@@ -286,6 +296,7 @@ def test_no_two_answers_share_an_id(loopback) -> None:
     answers = [_ask(provider) for provider in providers for _ in range(3)]
 
     assert len({answer.id for answer in answers}) == 6
+    assert len({answer._request_id for answer in answers}) == 6
     assert len({answer.choices[0].message.tool_calls[0].id for answer in answers}) == 6
 
 
@@ -320,6 +331,16 @@ def test_embedding_input_that_is_tokens_already_counts_them(loopback) -> None:
 
     assert len(answer.data) == 2
     assert provider.truth == [TokenUsage(5), TokenUsage(4)]
+
+
+def test_langchain_reads_embeddings_in_the_order_of_its_texts(loopback) -> None:
+    provider = loopback()
+    model = OpenAIEmbeddings(base_url=provider.openai_base_url, api_key="none", check_embedding_ctx_length=False)
+
+    left, right = model.embed_documents(["left", "right"])
+
+    assert (left == right, model.embed_query("left") == left) == (False, True)
+    assert provider.total == TokenUsage(3 + 1)  # 9 characters, then 4
 
 
 def test_the_same_reply_embeds_different_texts_differently(loopback) -> None:

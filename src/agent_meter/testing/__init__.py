@@ -6,9 +6,10 @@ No network, no key, nothing to install.
 from __future__ import annotations
 
 from .clock import FakeClock
-from .provider import LoopbackProvider, Request
+from .provider import LoopbackProvider
 from .recording import RecordingPlugin
 from .replies import Answer, Cut, ErrorReply, Hang, Reply, ToolCall
+from .request import Request
 
 __all__ = [
     "Answer",

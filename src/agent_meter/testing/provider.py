@@ -15,8 +15,6 @@ from .request import Dialect, Request
 from .server import HttpRequest, LoopbackServer, Sending
 from .wire import dumps, whole
 
-__all__ = ["LoopbackProvider", "Request", "echo"]
-
 
 def echo(request: Request) -> Reply:
     """The answer of a provider without a script: the last message, as far as the output limit lets it."""
@@ -136,7 +134,7 @@ class LoopbackProvider:
     def _handle(self, http: HttpRequest) -> Sending:
         dialect = dialect_of(http.path)
         if http.method == "GET" and (http.path.endswith("/models") or "/models/" in http.path):
-            return Sending((self._list_models(http.path),))
+            return self._list_models(http.path)
         if http.method != "POST" or dialect is None:
             message = (
                 f"The loopback provider does not know {http.method} {http.path}. It answers POST to "
@@ -151,7 +149,13 @@ class LoopbackProvider:
             return error_response(ErrorReply(400, message="The body of the request is no JSON object."), dialect)
 
         request = self._note(dialect, http, body)
-        answer = self._choose(request)
+        try:
+            return self._tell(request, self._choose(request))
+        except Exception as error:  # of the test's own script: it must hear of it, and no SDK may retry it
+            message = f"The script of the loopback provider raised {type(error).__name__}: {error}"
+            return self._tell(request, ErrorReply(500, "script_error", message, should_retry=False))
+
+    def _tell(self, request: Request, answer: Answer) -> Sending:
         reply = answer.told if isinstance(answer, Cut) else answer
         usage = usage_of(reply, request) if isinstance(reply, Reply) else NO_USAGE
         sending = encode(answer, request, usage, f"{self._prefix}{request.number:08d}")
@@ -172,11 +176,7 @@ class LoopbackProvider:
 
     def _choose(self, request: Request) -> Answer:
         if self._ask is not None:
-            try:
-                return _answer(self._ask(request))
-            except Exception as error:  # the test's own function: it must hear of it, and no SDK may retry it
-                message = f"The script of the loopback provider raised {type(error).__name__}: {error}"
-                return ErrorReply(500, "script_error", message, should_retry=False)
+            return _answer(self._ask(request))
         place, count = request.number - 1, len(self._answers)
         if place < count or self._loop:
             return self._answers[place % count]
@@ -186,7 +186,7 @@ class LoopbackProvider:
         )
         return ErrorReply(410, "script_over", message, should_retry=False)
 
-    def _list_models(self, path: str) -> bytes:
+    def _list_models(self, path: str) -> Sending:
         """Both vendors' shapes at once, for the path is the same."""
         both = [
             {
@@ -202,12 +202,12 @@ class LoopbackProvider:
         ]
         if path.endswith("/models"):
             ends = {"first_id": self._models[0], "last_id": self._models[-1]} if both else {}
-            return whole(200, dumps({"object": "list", "data": both, "has_more": False, **ends}))
+            return Sending((whole(200, dumps({"object": "list", "data": both, "has_more": False, **ends})),))
         wanted = path.rpartition("/models/")[2]
         for model in both:
             if model["id"] == wanted:
-                return whole(200, dumps(model))
-        return error_response(ErrorReply(404, message=f"The model `{wanted}` does not exist."), None).parts[0]
+                return Sending((whole(200, dumps(model)),))
+        return error_response(ErrorReply(404, message=f"The model `{wanted}` does not exist."), None)
 
 
 def _answer(item: object) -> Answer:

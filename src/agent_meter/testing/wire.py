@@ -16,7 +16,7 @@ _ID = ID.encode()
 
 
 def dumps(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def call_id(prefix: str, number: int, given: str | None) -> str:
@@ -62,11 +62,8 @@ def stamp(data: bytes, response_id: str) -> bytes:
 
 
 def head(status: int, content_type: str, *fields: tuple[str, str]) -> bytes:
-    lines = [
-        f"HTTP/1.1 {status} {_REASONS.get(status, 'Status')}",
-        f"content-type: {content_type}",
-        f"x-request-id: req_{ID}",
-    ]
+    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Status')}", f"content-type: {content_type}"]
+    lines += [f"x-request-id: req_{ID}", f"request-id: req_{ID}"]  # OpenAI's name for it, and Anthropic's
     lines += [f"{name}: {value}" for name, value in fields]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
