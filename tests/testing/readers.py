@@ -33,6 +33,12 @@ def openai(provider: LoopbackProvider, kind: Any = OpenAI) -> Any:
     return kind(base_url=provider.openai_base_url, api_key="none", max_retries=0, timeout=10)
 
 
+def ask(provider: LoopbackProvider, text: str = PROMPT, **options: Any) -> Any:
+    """One chat completion of OpenAI's SDK."""
+    turns = [{"role": "user", "content": text}]
+    return openai(provider).chat.completions.create(model="gpt-4o", messages=turns, **options)
+
+
 def anthropic(provider: LoopbackProvider, kind: Any = Anthropic) -> Any:
     return kind(base_url=provider.anthropic_base_url, api_key="none", max_retries=0, timeout=10)
 
