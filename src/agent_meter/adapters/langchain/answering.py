@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
+from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from ...records import EMPTY, TokenUsage
@@ -126,10 +127,11 @@ def _not_running_totals(usages: Sequence[Mapping[str, Any]], kept: Mapping[str, 
 
 
 def _tool_names(choices: Sequence[Any]) -> list[str]:
-    names = []
+    names: list[str] = []
     for choice in choices:
-        for field in ("tool_calls", "invalid_tool_calls"):
-            names += [call.get("name") or "" for call in getattr(choice.message, field, None) or ()]
+        message = choice.message
+        if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
+            names += [call["name"] or "" for call in (*message.tool_calls, *message.invalid_tool_calls)]
     return names
 
 
