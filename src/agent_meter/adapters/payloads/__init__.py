@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from agent_meter.records import TokenUsage
 
 from . import others, shapes, streams
-from .fields import MISSING_OUTPUT, UNKNOWN, Fields, Pass, ReadErrors, Reading, fields, read_errors, text
+from .fields import CUT, MISSING_OUTPUT, UNKNOWN, Fields, Pass, ReadErrors, Reading, fields, items, read_errors, text
 from .langchain import from_langchain, undouble
 from .openai import hosted_fees
 
@@ -64,14 +64,17 @@ def read(
 
 def _read(response: object, provider: str, api: str | None, headers: Mapping[str, object] | None) -> Reading:
     body: Fields = response if type(response) is dict else _body(response)
+    if body is not response and (kept := body.get("usage_metadata")) and fields(kept).get("input_tokens") is not None:
+        return _message(body, kept, provider)
     reading = shapes.body_of(body, provider)
     usage = reading.usage
-    if usage.missing:
-        if usage.missing == UNKNOWN.missing:
-            usage = _elsewhere(body, headers) or usage
-        if usage.missing == MISSING_OUTPUT and api is not None and ("embed" in api or "rerank" in api):
-            usage = replace(usage, missing=())
-    if usage.missing or body.get("error") is not None:
+    if body is not response and body.get(CUT) and not usage.missing:
+        usage = replace(usage, missing=MISSING_OUTPUT)
+    elif usage.missing == UNKNOWN.missing:
+        usage = _elsewhere(body, headers) or usage
+    elif usage.missing == MISSING_OUTPUT and api is not None and ("embed" in api or "rerank" in api):
+        usage = replace(usage, missing=())
+    if usage is not reading.usage or usage.missing or body.get("error") is not None:
         return replace(reading, usage=usage, error_type=error_of(body))
     return reading
 
@@ -83,10 +86,28 @@ def _body(response: object) -> Fields:
     if isinstance(response, (list, tuple)):
         return streams.fold(response)
     if isinstance(response, BaseException):  # an SDK's error, with the body that it was made from
-        told = getattr(response, "body", None) or getattr(response, "response", None)
-        inner = fields(told)
-        return inner if inner.get("error") is not None else {"error": {"type": type(response).__name__}}
+        return _failed(response)
     return fields(response)
+
+
+def _failed(error: BaseException) -> Fields:
+    """An exception of an SDK's as the body that it was made from; any other is named after its class."""
+    for name in ("body", "details", "response"):  # OpenAI and Anthropic, Google, botocore
+        told = fields(getattr(error, name, None))
+        inner = told.get("error") or told.get("Error")
+        if inner is not None:
+            return {"error": inner}
+        if text(told.get("message")) and text(told.get("type") or told.get("code")):
+            return {"error": told}
+    return {"error": {"type": type(error).__name__}}
+
+
+def _message(body: Fields, kept: Mapping[str, object], provider: str) -> Reading:
+    """A LangChain message that somebody handed over whole."""
+    about = body.get("response_metadata") or {}
+    names = [text(fields(call).get("name")) for call in items(body.get("tool_calls"))]
+    reading = from_langchain(kept, about, {}, provider or str(about.get("model_provider") or ""))
+    return replace(reading, tools=tuple(name for name in names if name))
 
 
 def _elsewhere(body: Fields, headers: Mapping[str, object] | None) -> TokenUsage | None:
@@ -111,4 +132,4 @@ def error_of(body: Fields) -> str | None:
     if isinstance(error, str):
         return text(body.get("code")) or text(body.get("error_type")) or "error"
     e = fields(error)
-    return text(e.get("type")) or text(e.get("status")) or text(e.get("code")) or "error"
+    return text(e.get("type")) or text(e.get("status")) or text(e.get("code")) or text(e.get("Code")) or "error"

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from agent_meter.records import EMPTY, TokenUsage
 
 from .fields import (
+    CUT,
     MISSING_BOTH,
     MISSING_INPUT,
     MISSING_OUTPUT,
@@ -80,7 +81,7 @@ def beside(usage: TokenUsage, passes: tuple[Pass, ...]) -> TokenUsage:
     return replace(usage, units=frozen({**usage.units, "pass_tokens": sum(p.usage.total_tokens for p in passes)}))
 
 
-def message(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001 - every dialect is called alike
+def message(body: Fields, provider: str = "") -> Reading:
     """A message, or what was folded from its stream."""
     get = body.get
     names = tuple(
@@ -103,6 +104,7 @@ def fold(events: list[Fields]) -> Fields:
     whole: dict[str, object] = {"type": "message"}
     usage: dict[str, object] = {}
     content: list[object] = []
+    ended = False
     for event in events:
         kind = event.get("type")
         if kind == "message_start":
@@ -111,6 +113,7 @@ def fold(events: list[Fields]) -> Fields:
             _merge(usage, start.get("usage"))
         elif kind == "message_delta":
             _merge(usage, event.get("usage"))
+            ended = True
         elif kind == "content_block_start":
             content.append(event.get("content_block"))
         elif kind == "error":
@@ -120,6 +123,7 @@ def fold(events: list[Fields]) -> Fields:
             whole["amazon-bedrock-invocationMetrics"] = metrics
     whole["content"] = content
     whole["usage"] = usage or None
+    whole[CUT] = not ended  # the start counts what was said before anything was
     return whole
 
 

@@ -18,6 +18,9 @@ MISSING_INPUT = ("input_tokens",)
 MISSING_OUTPUT = ("output_tokens",)
 UNKNOWN = TokenUsage(missing=MISSING_BOTH)
 
+# Set in what a stream was folded into when it ended too early: its running totals are a lower bound.
+CUT = "(cut)"
+
 Units = Mapping[str, int | Decimal]
 
 
@@ -88,7 +91,7 @@ def fields(value: object) -> Fields:
         return value
     if value is None or isinstance(value, (str, bytes, int, float, list, tuple)):
         return EMPTY
-    if isinstance(value, Mapping):
+    if isinstance(value, (Mapping, _Attributes)):
         return value
     return _Attributes(value)
 

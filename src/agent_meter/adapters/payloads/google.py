@@ -10,7 +10,20 @@ from collections.abc import Mapping
 
 from agent_meter.records import EMPTY, TokenUsage
 
-from .fields import MISSING_BOTH, MISSING_INPUT, Fields, Reading, Units, context, fields, frozen, items, number, text
+from .fields import (
+    CUT,
+    MISSING_BOTH,
+    MISSING_INPUT,
+    Fields,
+    Reading,
+    Units,
+    context,
+    fields,
+    frozen,
+    items,
+    number,
+    text,
+)
 
 # What kind of traffic Vertex served a call as, and the service tier that is priced like it.
 TRAFFIC = {"on_demand_flex": "flex", "on_demand_priority": "priority", "provisioned_throughput": "provisioned"}
@@ -97,7 +110,7 @@ def modalities(details: object) -> Mapping[str, int]:
     return counts
 
 
-def generate(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001 - every dialect is called alike
+def generate(body: Fields, provider: str = "") -> Reading:
     """An answer of generateContent, or of an embedding call."""
     get = body.get
     u = pick(body, "usageMetadata", "usage_metadata")
@@ -139,7 +152,7 @@ def interaction_usage(u: Fields, service: object = None) -> TokenUsage:
     )  # fmt: skip
 
 
-def interaction(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
+def interaction(body: Fields, provider: str = "") -> Reading:
     get = body.get
     u = get("usage")
     service = get("service_tier")
@@ -155,13 +168,13 @@ def interaction(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
     return Reading(usage, text(get("model")), text(get("id")), names)
 
 
-def predict(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
+def predict(body: Fields, provider: str = "") -> Reading:
     """Vertex's predict: counts in `metadata.tokenMetadata`, or with each embedding."""
     told = fields(fields(body.get("metadata")).get("tokenMetadata"))
     prompt = number(fields(told.get("inputTokenCount")).get("totalTokens"))
     output = number(fields(told.get("outputTokenCount")).get("totalTokens"))
     if prompt is not None and output is not None:
-        return Reading(TokenUsage(prompt, output), text(body.get("deployedModelId")))
+        return Reading(TokenUsage(prompt, output))
     counts = [
         number(fields(fields(fields(p).get("embeddings")).get("statistics")).get("token_count"))
         for p in items(body.get("predictions"))
@@ -189,6 +202,7 @@ def fold(events: list[Fields]) -> Fields:
             whole["error"] = event.get("error")
     whole["candidates"] = candidates
     whole["usageMetadata"] = best
+    whole[CUT] = candidates and not any(pick(fields(c), "finishReason", "finish_reason") for c in candidates)
     return whole
 
 

@@ -1,8 +1,8 @@
 """LangChain's words: `usage_metadata`, inclusive already, and the raw usage that some integrations keep beside it.
 
-Where both are there and agree on the totals, each class is the greater of the two: `usage_metadata` has lost
-what its two `details` have no key for, some raw forms have no details at all. Where they disagree, the totals of
-`usage_metadata` stand.
+Where both are there and agree on the totals, each part is the greater of the two: `usage_metadata` has lost what
+its integration knows no key for, some raw forms have no parts at all. Where they disagree, `usage_metadata`
+stands.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agent_meter.records import EMPTY, FrozenMap, TokenUsage
+from msgspec.structs import replace
+
+from agent_meter.records import EMPTY, TOKEN_CLASSES, FrozenMap, TokenUsage
 
 from .anthropic import beside
 from .fields import (
@@ -18,9 +20,8 @@ from .fields import (
     Fields,
     Pass,
     Reading,
-    Units,
+    context,
     fields,
-    frozen,
     items,
     number,
     read_errors,
@@ -28,10 +29,11 @@ from .fields import (
     text,
     tier,
 )
-from .openai import inclusive
+from .openai import chat_usage, inclusive
 from .shapes import passes_of, usage_of
 
 TIERS = ("priority", "flex")
+PARTS = TOKEN_CLASSES[2:]
 # OpenRouter reports tokens as read from a cache and written to it at once: more than the input is no proof there.
 OVERLAPPING = frozenset({"openrouter"})
 
@@ -58,60 +60,84 @@ def from_langchain(
 
 def _read(kept: Fields, about: Fields, output: Fields, provider: str) -> Reading:
     raw = output.get("token_usage") or output.get("usage") or about.get("token_usage") or about.get("usage")
-    if raw is None and about.get("eval_count") is not None:
+    if raw is None and (about.get("eval_count") is not None or about.get("prompt_eval_count") is not None):
         raw = about  # Ollama's own counts
-    usage, seen_tier = _metadata_usage(kept, provider)
+    word = about.get("service_tier")
+    where = tier(undouble(word)) if word and isinstance(word, str) else EMPTY
     passes: tuple[Pass, ...] = ()
-    units: Units = EMPTY
-    where: Mapping[str, str] = EMPTY
-    cost = None
+    usage: TokenUsage | None = None
     if raw:
         r = fields(raw)
-        theirs = usage_of(r, provider)
-        units, where, cost = theirs.units, theirs.context, theirs.reported_pico
+        usage = chat_usage(r, provider, where) if r.get("prompt_tokens") is not None else usage_of(r, provider)
         passes = passes_of(r)
         if passes:
-            units = beside(theirs, passes).units
-        if usage is UNKNOWN:
-            usage = theirs
-        elif not theirs.missing or theirs.missing == usage.missing:
-            usage = _fuller(usage, theirs, kept)
-    grounding = about.get("grounding_metadata")
-    if grounding is not None:
-        searches = len(items(fields(grounding).get("web_search_queries")))
-        units = frozen({**units, "web_searches": searches})
-    word = about.get("service_tier") or seen_tier
-    if word and isinstance(word, str):
-        named = tier(undouble(word))
-        where = FrozenMap({**where, **named}) if where and where != named else named
-    if cost is None:
-        cost = spent(about)
-    if units or where or cost is not None:
-        u = usage
-        usage = TokenUsage(
-            u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens, u.cache_write_1h_tokens,
-            u.reasoning_tokens, u.input_audio_tokens, u.output_audio_tokens, u.input_image_tokens,
-            u.output_image_tokens, units, u.missing, where, cost,
-        )  # fmt: skip
-    name = (
-        text(about.get("model_name"))
-        or text(output.get("model_name"))
-        or text(about.get("model"))
-        or text(output.get("model"))
-        or text(about.get("model_id"))
-    )
+            usage = beside(usage, passes)
+        if kept and not _says_all(r, usage, kept):
+            usage = _both(usage, kept, provider)
+    if usage is None:
+        usage = _metadata_usage(kept, provider)
+    more = _around(usage, about, where)
+    if more:
+        usage = replace(usage, **more)
+    get = about.get
+    name = get("model_name") or output.get("model_name") or get("model") or output.get("model") or get("model_id")
     return Reading(
         usage,
-        undouble(name) if name else None,
-        text(about.get("id")) or text(output.get("id")),
+        undouble(name) if name and isinstance(name, str) else None,
+        text(get("id") or output.get("id")),
         (),
         None,
         passes,
     )
 
 
-def _metadata_usage(kept: Fields, provider: str) -> tuple[TokenUsage, str | None]:
-    """The usage that LangChain normalised, and the service tier that its keys are named after."""
+def _says_all(raw: Fields, usage: TokenUsage, kept: Fields) -> bool:
+    """Whether the raw usage is where `usage_metadata` was made from, so that nothing more is to be found there."""
+    return (
+        usage.input_tokens == kept.get("input_tokens")
+        and usage.output_tokens == kept.get("output_tokens")
+        and bool(raw.get("prompt_tokens_details") or not kept.get("input_token_details"))
+        and bool(raw.get("completion_tokens_details") or not kept.get("output_token_details"))
+    )
+
+
+def _around(usage: TokenUsage, about: Fields, where: Mapping[str, str]) -> dict[str, Any]:
+    """What is said beside the usage: the tier, the price, the searches."""
+    get = about.get
+    more: dict[str, Any] = {}
+    if where and (known := usage.context) is not where:
+        if not known:
+            more["context"] = where
+        elif known != where:
+            more["context"] = FrozenMap({**known, **where})
+    elif not where and (aws := get("serviceTier")) is not None:
+        more["context"] = context(aws if isinstance(aws, str) else fields(aws).get("type"))
+    if usage.reported_pico is None and get("cost") is not None:
+        more["reported_pico"] = spent(about)
+    searches = len(items(fields(ground).get("web_search_queries"))) if (ground := get("grounding_metadata")) else 0
+    searches = searches or number(get("num_search_queries")) or 0
+    if searches:
+        more["units"] = FrozenMap({**usage.units, "web_searches": searches})
+    if "search_context_size" not in usage.context and (size := text(get("search_context_size"))):
+        more["context"] = context(**{**usage.context, **where}, search_context_size=size)
+    return more
+
+
+def _both(theirs: TokenUsage, kept: Fields, provider: str) -> TokenUsage:
+    """The raw usage and `usage_metadata` of one call as one."""
+    ours = _metadata_usage(kept, provider)
+    if ours.missing == UNKNOWN.missing:
+        return theirs
+    found = (theirs.input_tokens, theirs.output_tokens)
+    if found not in ((kept.get("input_tokens"), kept.get("output_tokens")), (ours.input_tokens, ours.output_tokens)):
+        about = theirs.context or ours.context
+        return replace(ours, units=theirs.units, context=about, reported_pico=theirs.reported_pico)
+    parts = {name: max(getattr(ours, name), getattr(theirs, name)) for name in PARTS}
+    return replace(theirs, context=theirs.context or ours.context, **parts)
+
+
+def _metadata_usage(kept: Fields, provider: str) -> TokenUsage:
+    """The usage that LangChain normalised; keys named after a service tier tell it."""
     get = kept.get
     prompt, completion, total = (
         number(get("input_tokens")),
@@ -119,7 +145,7 @@ def _metadata_usage(kept: Fields, provider: str) -> tuple[TokenUsage, str | None
         number(get("total_tokens")),
     )
     if prompt is None and completion is None:
-        return UNKNOWN, None
+        return UNKNOWN
     read = write = five = hour = audio = image = reasoning = spoken = drawn = 0
     seen: str | None = None
     detail = get("input_token_details")
@@ -165,30 +191,7 @@ def _metadata_usage(kept: Fields, provider: str) -> tuple[TokenUsage, str | None
     if prompt is not None and read + write > prompt and provider not in OVERLAPPING:
         prompt += read + write  # an integration that kept the exclusive reading
         total = None
-    usage = inclusive(
-        prompt, completion, total, read, write, hour, reasoning, audio, spoken, image, drawn, EMPTY, EMPTY, None,
-        provider, True,
+    return inclusive(
+        prompt, completion, total, read, write, hour, reasoning, audio, spoken, image, drawn, EMPTY,
+        tier(seen) if seen else EMPTY, None, provider, True,
     )  # fmt: skip
-    return usage, seen
-
-
-def _fuller(usage: TokenUsage, raw: TokenUsage, kept: Fields) -> TokenUsage:
-    """Both readings of one call as one."""
-    if raw.input_tokens == kept.get("input_tokens") and raw.output_tokens == kept.get("output_tokens"):
-        usage, raw = raw, usage
-    elif raw.input_tokens != usage.input_tokens or raw.output_tokens != usage.output_tokens:
-        return usage
-    a, b = usage, raw
-    return TokenUsage(
-        a.input_tokens,
-        a.output_tokens,
-        max(a.cache_read_tokens, b.cache_read_tokens),
-        max(a.cache_write_tokens, b.cache_write_tokens),
-        max(a.cache_write_1h_tokens, b.cache_write_1h_tokens),
-        max(a.reasoning_tokens, b.reasoning_tokens),
-        max(a.input_audio_tokens, b.input_audio_tokens),
-        max(a.output_audio_tokens, b.output_audio_tokens),
-        max(a.input_image_tokens, b.input_image_tokens),
-        max(a.output_image_tokens, b.output_image_tokens),
-        missing=a.missing,
-    )

@@ -7,8 +7,11 @@ says so, and decides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import ceil
 from typing import Any
+
+from msgspec.structs import replace
 
 from agent_meter.records import EMPTY, TokenUsage
 
@@ -52,10 +55,11 @@ XAI_FEES = {
 }
 
 
-def chat_usage(
-    u: Fields, provider: str = "", units: Units = EMPTY, about: Mapping[str, str] = EMPTY, answers: bool = True
-) -> TokenUsage:
-    """The usage of a chat or text completion; also of embeddings, which have no output (`answers` is False)."""
+def chat_usage(u: Fields, provider: str = "", about: Mapping[str, str] = EMPTY, answers: bool = True) -> TokenUsage:
+    """The usage of a chat or text completion; also of embeddings, which have no output (`answers` is False).
+
+    `about` is the context that the answer around it tells.
+    """
     get = u.get
     prompt, completion, total = (
         number(get("prompt_tokens")),
@@ -65,47 +69,76 @@ def chat_usage(
     read = write = hour = audio = image = reasoning = spoken = drawn = None
     detail = get("prompt_tokens_details") or get("prompt_token_details")
     if detail:
-        d = fields(detail).get
+        d = detail.get if type(detail) is dict else fields(detail).get
         read, audio, image = number(d("cached_tokens")), number(d("audio_tokens")), number(d("image_tokens"))
         write = number(d("cache_write_tokens"))
         if write is None:
-            write = number(d("cache_creation_input_tokens"))
-            if write is None:
-                write = number(d("cache_creation_tokens"))
-        if write:
-            hour = number(fields(d("cache_creation")).get("ephemeral_1h_input_tokens"))
+            write, hour = _other_writes(d)
     detail = get("completion_tokens_details")
     if detail:
-        d = fields(detail).get
-        reasoning, spoken, drawn = (
-            number(d("reasoning_tokens")),
-            number(d("audio_tokens")),
-            number(d("image_tokens")),
-        )
+        d = detail.get if type(detail) is dict else fields(detail).get
+        reasoning, spoken, drawn = number(d("reasoning_tokens")), number(d("audio_tokens")), number(d("image_tokens"))
     if read is None:
         for name in ("prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens"):
             if (read := number(get(name))) is not None:
                 break
     if write is None:
         write = number(get("cache_creation_input_tokens"))
-    if reasoning is None:
-        reasoning = number(get("reasoning_tokens"))
+    if not about and (service := text(get("service_tier"))):  # Mistral
+        about = tier(service)
+    if (size := text(get("search_context_size"))) is not None:
+        about = context(**about, search_context_size=size)
+    searches, served, sources, seconds = (
+        get("num_search_queries"), get("server_tool_use"), get("num_sources_used"), get("prompt_audio_seconds"),
+    )  # fmt: skip
+    units: Units = EMPTY
+    if searches or served or sources or seconds:
+        units = frozen(
+            {
+                "web_searches": number(searches) or number(fields(served).get("web_search_requests")),
+                "search_sources": number(sources),
+                "input_audio_seconds": amount(seconds),
+            }
+        )
+    if reasoning is None and (reasoning := number(get("reasoning_tokens"))):
+        cited = number(get("citation_tokens")) or 0
+        if completion is not None and (cited or searches or provider == "perplexity" or reasoning > completion):
+            # Perplexity counts neither its thinking nor what it cites, and its total tells of neither.
+            completion += cited + (reasoning if total is None or total <= (prompt or 0) + completion else 0)
+            total = None if total is None else max(total, (prompt or 0) + completion)
+            provider = ""
+            units = frozen({**units, "output_citation_tokens": cited})
     return inclusive(
         prompt, completion, total, read or 0, write or 0, hour or 0, reasoning or 0, audio or 0, spoken or 0,
         image or 0, drawn or 0, units, about, spent(u), provider, answers,
     )  # fmt: skip
 
 
+def _other_writes(d: Callable[[str], Any]) -> tuple[int | None, int | None]:
+    """Cache writes, and those for an hour, as gateways to Anthropic's and Alibaba's models name them."""
+    for name in ("cache_creation_input_tokens", "cache_creation_tokens"):
+        if (write := number(d(name))) is not None:
+            return write, number(fields(d("cache_creation")).get("ephemeral_1h_input_tokens"))
+    return None, None
+
+
 def responses_usage(
-    u: Fields, provider: str = "", units: Units = EMPTY, about: Mapping[str, str] = EMPTY
+    u: Fields, provider: str = "", units: Units | None = None, about: Mapping[str, str] = EMPTY
 ) -> TokenUsage:
     """The usage of the Responses API, of images and transcriptions by token, and of realtime sessions."""
     get = u.get
-    i = fields(get("input_tokens_details") or get("input_token_details")).get
+    if units is None:
+        units = hosted_fees((), u)
+    i = fields(get("input_tokens_details") or get("input_token_details") or get("prompt_tokens_details")).get
     o = fields(get("output_tokens_details") or get("output_token_details")).get
     read = number(i("cached_tokens"))
     if read is None:
         read = number(i("cache_read_input_tokens"))
+    cached = i("cached_tokens_details")
+    if cached is not None:  # realtime
+        c = fields(cached).get
+        named = {f"cache_{kind}_read_tokens": number(c(f"{kind}_tokens")) for kind in ("audio", "image")}
+        units = frozen({**units, **named})
     return inclusive(
         number(get("input_tokens")), number(get("output_tokens")), number(get("total_tokens")),
         read or 0, number(i("cache_write_tokens")) or 0, 0, number(o("reasoning_tokens")) or 0,
@@ -136,7 +169,7 @@ def inclusive(
                 MISSING_OUTPUT if prompt is not None else MISSING_INPUT if completion is not None else MISSING_BOTH
             )
         prompt, completion = prompt or 0, completion or 0
-    if total is None:
+    if total is None or provider == "perplexity":  # whose total leaves reasoning out, too
         if reasoning and provider in REASONING_OUTSIDE:
             completion += reasoning
         if audio and provider in AUDIO_OUTSIDE:
@@ -167,41 +200,13 @@ def chat(body: Fields, provider: str) -> Reading:
     if u is None:
         u = fields(get("x_groq")).get("usage")
     service = get("service_tier")
-    choices = get("choices")
+    about = tier(service) if type(service) is str and service else EMPTY
     if u is None:
-        usage = TokenUsage(missing=MISSING_BOTH, context=tier(service) if text(service) else EMPTY)
+        usage = TokenUsage(missing=MISSING_BOTH, context=about)
     else:
-        if type(u) is not dict:
-            u = fields(u)
-        size = u.get("search_context_size")
-        if size is not None:
-            about = context(service, search_context_size=size)
-        else:
-            if not service:
-                service = u.get("service_tier")  # Mistral
-            about = tier(service) if service and isinstance(service, str) else EMPTY
-        usage = chat_usage(u, provider, _chat_fees(u), about)
+        usage = chat_usage(u if type(u) is dict else fields(u), provider, about)
+    choices = get("choices")
     return Reading(usage, text(get("model")), text(get("id")), chat_tools(choices) if choices else ())
-
-
-def _chat_fees(u: Fields) -> Units:
-    """Fees that chat usage names: searches (Perplexity, OpenRouter), sources (xAI), seconds of audio (Mistral)."""
-    get = u.get
-    searches, sources, seconds, served = (
-        get("num_search_queries"),
-        get("num_sources_used"),
-        get("prompt_audio_seconds"),
-        get("server_tool_use"),
-    )
-    if not (searches or sources or seconds or served):
-        return EMPTY
-    return frozen(
-        {
-            "web_searches": number(searches) or number(fields(served).get("web_search_requests")),
-            "search_sources": number(sources),
-            "input_audio_seconds": amount(seconds),
-        }
-    )
 
 
 def chat_tools(choices: object) -> tuple[str, ...]:
@@ -272,6 +277,13 @@ def hosted_fees(output: object, u: Fields = EMPTY, tool_usage: Fields = EMPTY) -
     return frozen(used) if used else EMPTY
 
 
+def spoken_text(body: Fields) -> Reading:
+    """A transcription that tells its duration and no usage: started seconds are billed."""
+    seconds = amount(body.get("duration"))
+    units = frozen({"input_audio_seconds": seconds if seconds is None else ceil(seconds)})
+    return Reading(TokenUsage(units=units, missing=() if units else MISSING_BOTH))
+
+
 def listing(body: Fields, provider: str) -> Reading:
     """Embeddings and reranks: a list of data, input only."""
     u = body.get("usage")
@@ -279,21 +291,21 @@ def listing(body: Fields, provider: str) -> Reading:
         usage = TokenUsage(missing=MISSING_INPUT)
     else:
         f = fields(u)
-        units = frozen({"input_pixels": number(f.get("image_pixels"))})  # Voyage
-        usage = chat_usage(f, provider, units, answers=False)
+        usage = chat_usage(f, provider, answers=False)
+        if pixels := number(f.get("image_pixels")):  # Voyage
+            usage = replace(usage, units=frozen({**usage.units, "input_pixels": pixels}))
     return Reading(usage, text(body.get("model")), text(body.get("id")))
 
 
-def by_token_or_time(body: Fields, provider: str, u: Any) -> Reading:
+def by_token_or_time(body: Fields, provider: str, f: Fields) -> Reading:
     """Transcriptions and images: billed by token, by the second, by the picture, or only in money (xAI)."""
-    f = fields(u)
     about = context(body.get("service_tier") or f.get("service_tier"))
     if (seconds := amount(f.get("seconds"))) is not None and f.get("input_tokens") is None:
         usage = TokenUsage(units=frozen({"input_audio_seconds": seconds}), context=about)
     elif f.get("input_tokens") is not None:
         usage = responses_usage(f, provider, about=about)
     elif f.get("prompt_tokens") is not None:
-        usage = chat_usage(f, provider, _chat_fees(f), about)
+        usage = chat_usage(f, provider, about)
     else:
         pictures = len(items(body.get("data")))
         cost = spent(f)

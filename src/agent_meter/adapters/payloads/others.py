@@ -59,7 +59,7 @@ def converse_usage(u: Fields, service: object = None) -> TokenUsage:
     )  # fmt: skip
 
 
-def converse(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001 - every dialect is called alike
+def converse(body: Fields, provider: str = "") -> Reading:
     content = items(fields(fields(body.get("output")).get("message")).get("content"))
     names = tuple(
         name
@@ -118,7 +118,7 @@ def metrics_usage(m: Fields) -> TokenUsage:
     )
 
 
-def titan(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
+def titan(body: Fields, provider: str = "") -> Reading:
     """Titan text and embeddings."""
     output = number(body.get("totalOutputTextTokenCount"))
     results = items(body.get("results"))
@@ -130,7 +130,7 @@ def titan(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
     return Reading(plain(number(body.get("inputTextTokenCount")), output))
 
 
-def llama(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
+def llama(body: Fields, provider: str = "") -> Reading:
     """Llama on Bedrock."""
     return Reading(plain(number(body.get("prompt_token_count")), number(body.get("generation_token_count"))))
 
@@ -171,7 +171,7 @@ def cohere_usage(u: Fields) -> TokenUsage:
     )  # fmt: skip
 
 
-def cohere(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
+def cohere(body: Fields, provider: str = "") -> Reading:
     """Chat (v1 and v2), generate, embed, rerank, classify."""
     get = body.get
     u = get("usage") or get("meta")
@@ -222,7 +222,7 @@ def ollama_usage(u: Fields) -> TokenUsage:
     return TokenUsage(usage.input_tokens, usage.output_tokens, cached, missing=usage.missing) if cached else usage
 
 
-def ollama(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
+def ollama(body: Fields, provider: str = "") -> Reading:
     """Chat, generate and embed. A prompt that was all in the cache may come without its count."""
     names = tuple(
         name
@@ -237,7 +237,7 @@ def ollama(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
 
 
 def fold_ollama(events: list[Fields]) -> Fields:
-    whole: dict[str, object] = {}
+    whole: dict[str, object] = {"done": True}
     calls: list[object] = []
     for event in events:
         calls += items(fields(event.get("message")).get("tool_calls"))
@@ -248,7 +248,7 @@ def fold_ollama(events: list[Fields]) -> Fields:
     return whole
 
 
-def watsonx(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
+def watsonx(body: Fields, provider: str = "") -> Reading:
     """watsonx.ai's text generation."""
     results = [fields(r) for r in items(body.get("results"))]
     prompts = [n for r in results if (n := number(r.get("input_token_count"))) is not None]
@@ -257,12 +257,12 @@ def watsonx(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
     return Reading(usage, text(body.get("model_id")))
 
 
-def aleph_alpha(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
+def aleph_alpha(body: Fields, provider: str = "") -> Reading:
     usage = plain(number(body.get("num_tokens_prompt_total")), number(body.get("num_tokens_generated")))
     return Reading(usage, text(body.get("model_version")))
 
 
-def hugging_face(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
+def hugging_face(body: Fields, provider: str = "") -> Reading:
     """Text Generation Inference: the prompt is counted only where its tokens are listed (`details`)."""
     details = fields(body.get("details"))
     listed = items(details.get("prefill"))
@@ -270,7 +270,7 @@ def hugging_face(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
     return Reading(plain(prompt, number(details.get("generated_tokens"))))
 
 
-def jurassic(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
+def jurassic(body: Fields, provider: str = "") -> Reading:
     """AI21's older models, which list every token of prompt and completions."""
     prompt = fields(body.get("prompt")).get("tokens")
     outputs = [fields(fields(c).get("data")).get("tokens") for c in items(body.get("completions"))]
@@ -279,7 +279,7 @@ def jurassic(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
     return Reading(usage, None, text(body.get("id")))
 
 
-def pages(body: Fields, provider: str = "") -> Reading:  # noqa: ARG001
+def pages(body: Fields, provider: str = "") -> Reading:
     """Mistral's OCR, billed by the page."""
     count = number(fields(body.get("usage_info")).get("pages_processed"))
     units: Units = frozen({"input_document_pages": count})

@@ -118,12 +118,17 @@ def _without_usage(body: Fields, provider: str) -> Reading:
     if get("object") == "list":
         return openai.listing(body, provider)
     if get("data") is not None and get("created") is not None:
-        return openai.by_token_or_time(body, provider, None)
+        return openai.by_token_or_time(body, provider, {})
+    if get("duration") is not None and get("text") is not None:
+        return openai.spoken_text(body)
     if any(get(name) is not None for name in BARE):
         return Reading(usage_of(body, provider), passes=passes_of(body))
     how = streams.kind_of(body)
     if how is not None:
         return body_of(how([body]), provider)
+    raw = get("raw")
+    if raw is not None and raw is not body:  # LlamaIndex wraps the SDK's object
+        return body_of(fields(raw), provider)
     return Reading(response_model=text(get("model")), response_id=text(get("id")))
 
 

@@ -7,13 +7,13 @@ read as far as it goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from . import anthropic, google, others
-from .fields import Fields, fields, items, number, text
+from .fields import CUT, Fields, fields, items, number, text
 
 Fold = Callable[[list[Fields]], Fields]
 
@@ -166,6 +166,7 @@ def fold_chat(events: list[Fields]) -> Fields:
     whole: dict[str, object] = {}
     calls: dict[tuple[object, object], dict[str, object]] = {}
     usage: object = None
+    started = ended = False
     for event in events:
         for name in ("id", "model", "service_tier"):
             if text(value := event.get(name)):
@@ -175,14 +176,18 @@ def fold_chat(events: list[Fields]) -> Fields:
             u = fields(event.get("x_groq")).get("usage")
         if u is not None and (usage is None or _counts(u)):
             usage = u
+            ended = ended or not event.get("choices")  # a chunk of usage alone is the last one
         if event.get("error") is not None:
             whole["error"] = event.get("error")
         for choice in items(event.get("choices")):
             c = fields(choice)
+            started = True
+            ended = ended or c.get("finish_reason") is not None
             for part in (c.get("delta"), c.get("message")):
                 _collect_calls(fields(part), c.get("index"), calls)
     whole["choices"] = [{"message": {"tool_calls": list(calls.values())}}]
     whole["usage"] = usage
+    whole[CUT] = started and not ended
     return whole
 
 
@@ -288,11 +293,3 @@ class _Over:
     def get(self, name: str, /) -> Any:
         value = self._above.get(name)
         return self._below.get(name) if value is None else value
-
-
-def flat(values: Iterable[object]) -> list[object]:
-    """Events, where some came as lists (Gemini's JSON array)."""
-    out: list[object] = []
-    for value in values:
-        out += value if isinstance(value, list) else [value]
-    return out
