@@ -221,5 +221,5 @@ class PriceBook:
             return Rates.free_of_charge(reason, provider=model.provider, model=model.name, source="local")
         from . import pricelist
 
-        rates = pricelist.find(model)
+        rates = pricelist.installed().find(model)
         return rates.replace(reported_first=True) if self.use_reported else rates

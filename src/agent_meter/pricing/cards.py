@@ -29,8 +29,8 @@ _OWN_RATE_EXPECTED = (
     "output_image_tokens",
     "input_video_tokens",
     "output_video_tokens",
-    "cache_write_1h_tokens",
 )
+_HOUR = "cache_write_1h_tokens"
 
 
 class Price(NamedTuple):
@@ -69,8 +69,8 @@ class RateCard:
     """One set of rates. Equal rates make equal cards: `card_id` is a hash of the canonical JSON of the rates."""
 
     __slots__ = (
-        "_id", "_order", "_plans", "_starts", "first_tier", "free", "included", "input_only", "joined", "loose",
-        "minimums", "plan", "prices", "quick",
+        "_id", "_order", "_parts", "_plans", "_starts", "fees", "first_tier", "free", "included", "input_only",
+        "joined", "loose", "loose_hour", "minimums", "plan", "prices", "quick",
     )  # fmt: skip
 
     def __init__(
@@ -88,13 +88,26 @@ class RateCard:
         self.free = not included and (free or (bool(prices) and zero))
         units = [unit(name) for name in self.prices]
         self._order: tuple[Unit, ...] = tuple(sorted(units, key=lambda u: (-len(u.dimensions), u.name)))
+        self._parts = tuple(
+            (own, tuple(part.name for part in self._order if part is not own and own.covers(part)))
+            for own in self._order
+        )
         self._id: str | None = None
         self._starts = tuple(sorted({start for price in self.prices.values() for start, _ in price.tiers}))
         self._plans: dict[int, Plan] = {}
         self.first_tier: float = self._starts[0] if self._starts else float("inf")
         self.plan = self._compile(0)
         self.input_only = "output_tokens" not in self.prices
+        # Fees that need no thought: whole pico-dollars a piece, and no part of anything else.
+        self.fees = {
+            u.name: rate
+            for u in units
+            if dict(u.dimensions)["family"] in ("rerank", "tool_calls", u.name)
+            for rate, under in (pico_rate(self.prices[u.name].base, u.per),)
+            if under == 1 and not self.prices[u.name].tiers
+        }
         self.loose = any(name not in self.prices for name in _OWN_RATE_EXPECTED)
+        self.loose_hour = _HOUR not in self.prices and "cache_write_tokens" in self.prices
         self.joined = any(name in self.prices for name in _JOINS)
         # Whether usage in token fields alone is priced by the dot product; everything else is itemised.
         self.quick = (
@@ -162,11 +175,13 @@ class RateCard:
         free = self.free and not prices
         return RateCard({**self.prices, **prices}, free=free, included=self.included, minimums=self.minimums)
 
-    def multiplied(self, factor: Decimal) -> RateCard:
-        """This card with every rate times `factor`: a discount, a regional uplift."""
+    def multiplied(self, factor: Decimal, *, fees: bool = True) -> RateCard:
+        """This card with every rate times `factor`: a discount, a regional uplift; on request only tokens."""
         by = WIDE.multiply
         prices = {
             name: Price(by(price.base, factor), tuple((start, by(tier, factor)) for start, tier in price.tiers))
+            if fees or unit(name).tokens
+            else price
             for name, price in self.prices.items()
         }
         return RateCard(prices, free=self.free, included=self.included, minimums=self.minimums)
@@ -247,7 +262,7 @@ class RateCard:
             covering = next((own.name for own in self._order if own.covers(wanted)), None)
             if covering is None:
                 missing.append(name)
-            elif name in _OWN_RATE_EXPECTED and (name != "cache_write_1h_tokens" or covering == "cache_write_tokens"):
+            elif name in _OWN_RATE_EXPECTED or (name == _HOUR and self.loose_hour):
                 notes.append(f"{name} at the rate of {covering}")
         return lines, tuple(missing), notes
 
@@ -278,10 +293,10 @@ class RateCard:
 
     def _leaves(self, counts: Mapping[str, Count], notes: list[str]) -> dict[str, Count]:
         leaves: dict[str, Count] = {}
-        for own in self._order:
-            parts = [name for name, leaf in leaves.items() if leaf and own.covers(unit(name))]
+        for own, within in self._parts:
             count = counts.get(own.name, 0)
-            leaf: Count = _minus(count, _sum(leaves[name] for name in parts))
+            parts = [name for name in within if leaves[name]]
+            leaf = _minus(count, _sum(leaves[name] for name in parts)) if parts else count
             if leaf < 0:
                 notes.append(f"{' + '.join(parts)} exceed {own.name} {count:,} by {-leaf:,}; the rest of it taken as 0")
                 leaf = 0

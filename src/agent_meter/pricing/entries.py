@@ -7,15 +7,14 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from ..errors import PriceError
 from .cards import Price, RateCard
-from .rates import Amount, Rates, amount, fee_prices
+from .rates import Amount, FormError, Rates, amount, fee_prices
 from .schedule import ALWAYS, DAYS, Window
 from .units import CLASSES, WIDE
 
 _OTHER = (
     "per_1k", "free", "included", "like", "multiply", "from", "until", "hours", "days", "context", "above", "fees",
-    "source", "note", "context_window", "estimated",
+    "source", "note", "context_window", "estimated", "standalone",
 )  # fmt: skip
 KEYS = (*CLASSES, *_OTHER)
 
@@ -39,13 +38,13 @@ def entry(value: object, where: str, source: str) -> Entry:
     """An entry from a `Rates`, a mapping, or one number: US$ for 1,000 tokens, blended. Raises `PriceError`."""
     if isinstance(value, Rates):
         if not value.known:
-            raise PriceError(f"{where}: {value!r} has no rates")
+            raise FormError(where, f"{value!r} has no rates")
         return Entry({}, None, rates=value, source=source)
     if isinstance(value, Mapping):
         return _table(value, where, source)
     if isinstance(value, (str, int, float, Decimal)):
         return _table({"per_1k": value}, where, source)
-    raise PriceError(f"{where}: rates are a table, a Rates or one number per 1K tokens, not {value!r}")
+    raise FormError(where, f"rates are a table, a Rates or one number per 1K tokens, not {value!r}")
 
 
 def entries(value: object, where: str, source: str) -> tuple[Entry, ...]:
@@ -64,7 +63,7 @@ def refuse_unknown(keys: Iterable[str], allowed: Iterable[str], where: str) -> N
 
             near = get_close_matches(str(key), allowed, 1, 0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(allowed)}"
-            raise PriceError(f"{where}: unknown key {key!r}; {hint}")
+            raise FormError(f"{where}.{key}", f"unknown key; {hint}")
 
 
 def _table(table: Mapping[str, Any], where: str, source: str) -> Entry:
@@ -72,19 +71,19 @@ def _table(table: Mapping[str, Any], where: str, source: str) -> Entry:
     words = [word for word in CLASSES if word in table]
     complete = [key for key in ("per_1k", "free", "included") if table.get(key) not in (None, False)]
     if len(complete) > 1 or (complete and words):
-        raise PriceError(f"{where}: {' and '.join([*complete, *words])} contradict each other; keep one")
+        raise FormError(where, f"{' and '.join([*complete, *words])} contradict each other; keep one")
     for key in ("free", "included"):
         if not isinstance(table.get(key, False), bool):
-            raise PriceError(f"{where}: {key} is true or false, not {table[key]!r}")
+            raise FormError(where, f"{key} is true or false, not {table[key]!r}")
     prices = {CLASSES[word]: Price(amount(table[word], f"{where}.{word}")) for word in words}
     prices = _tiers(prices, table.get("above"), where)
     fees = table.get("fees", {})
     if not isinstance(fees, Mapping):
-        raise PriceError(f"{where}.fees: a table of units and US$ a piece, not {fees!r}")
-    prices.update(fee_prices(fees))
+        raise FormError(f"{where}.fees", f"a table of units and US$ a piece, not {fees!r}")
+    prices.update(fee_prices(fees, f"{where}.fees"))
     like = table.get("like")
     if like is not None and not (isinstance(like, str) and like):
-        raise PriceError(f"{where}.like: a model's name, not {like!r}")
+        raise FormError(f"{where}.like", f"a model's name, not {like!r}")
     multiply = amount(table["multiply"], f"{where}.multiply") if "multiply" in table else None
     card = None
     if "per_1k" in complete:
@@ -92,12 +91,12 @@ def _table(table: Mapping[str, Any], where: str, source: str) -> Entry:
         card = RateCard({"input_tokens": price, "output_tokens": price, **prices})
     elif complete:
         card = RateCard(prices, free=complete == ["free"], included=complete == ["included"])
-    elif "input" in words and like is None:
+    elif ("input" in words or table.get("standalone")) and like is None:
         card = RateCard(prices)
     if card is not None and (like is not None or multiply is not None):
-        raise PriceError(f"{where}: like and multiply change other rates; they do not go with own ones")
+        raise FormError(where, "like and multiply change other rates; they do not go with own ones")
     if card is None and like is None and multiply is None and not prices:
-        raise PriceError(f"{where}: no rate; name input, output, per_1k, free, like or multiply")
+        raise FormError(where, "no rate; name input, output, per_1k, free, like or multiply")
     note = str(table.get("note", "")) if table.get("estimated") else ""
     if table.get("estimated") and not note:
         note = f"estimated in {source}"
@@ -106,16 +105,18 @@ def _table(table: Mapping[str, Any], where: str, source: str) -> Entry:
         _hours(table.get("hours"), where), _weekdays(table.get("days"), where),
     )  # fmt: skip
     if window.start and window.end and window.start >= window.end:
-        raise PriceError(f"{where}: from {window.start:%Y-%m-%d} is not before until {window.end:%Y-%m-%d}")
+        raise FormError(where, f"from {window.start:%Y-%m-%d} is not before until {window.end:%Y-%m-%d}")
     context = table.get("context", {})
     if not isinstance(context, Mapping) or not all(isinstance(v, str) for v in context.values()):
-        raise PriceError(f'{where}.context: a table such as {{service_tier = "flex"}}, not {context!r}')
-    if context and (card is None or card.free or card.included) and not prices:
-        raise PriceError(f"{where}: rates for a context are written out; like, multiply and free do not go with it")
+        raise FormError(f"{where}.context", f'a table such as {{service_tier = "flex"}}, not {context!r}')
+    if context and (like is not None or (multiply is None) == (not prices) or (card and (card.free or card.included))):
+        raise FormError(where, "with a context go rates of its own or multiply, and nothing else")
     when = tuple(sorted((key.lower(), value.lower()) for key, value in context.items()))
     if when and card is not None:
         prices = dict(card.prices)
     size = table.get("context_window")
+    if "source" in table:
+        source = f"{source}: {table['source']}"
     return Entry(
         prices, card, None, like, multiply, ALWAYS if window == ALWAYS else window, when, source, note,
         size if isinstance(size, int) else None,
@@ -127,15 +128,15 @@ def _tiers(prices: dict[str, Price], above: object, where: str) -> dict[str, Pri
     if above is None:
         return prices
     if not isinstance(above, Mapping):
-        raise PriceError(f"{where}.above: a table of input tokens and rates, not {above!r}")
+        raise FormError(f"{where}.above", f"a table of input tokens and rates, not {above!r}")
     tiers: dict[str, list[tuple[int, Decimal]]] = {}
     for start, rates in above.items():
         if not str(start).isdigit() or not isinstance(rates, Mapping):
-            raise PriceError(f'{where}.above: a table such as {{200000 = {{input = "4"}}}}, not {above!r}')
+            raise FormError(f"{where}.above", f'a table such as {{200000 = {{input = "4"}}}}, not {above!r}')
         refuse_unknown(rates, CLASSES, f"{where}.above.{start}")
         for word, value in rates.items():
             if CLASSES[word] not in prices:
-                raise PriceError(f"{where}.above.{start}.{word}: has no rate below {start} tokens")
+                raise FormError(f"{where}.above.{start}.{word}", f"has no rate below {start} tokens")
             tiers.setdefault(CLASSES[word], []).append((int(start), amount(value, f"{where}.above.{start}.{word}")))
     return {name: Price(price.base, tuple(sorted(tiers.get(name, ())))) for name, price in prices.items()}
 
@@ -147,12 +148,12 @@ def _moment(value: object, where: str) -> datetime | None:
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise PriceError(f"{where}: not a date: {value!r}") from None
+            raise FormError(where, f"not a date: {value!r}") from None
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     if isinstance(value, date):
         return datetime.combine(value, time(), UTC)
-    raise PriceError(f"{where}: not a date: {value!r}")
+    raise FormError(where, f"not a date: {value!r}")
 
 
 def _hours(value: object, where: str) -> tuple[tuple[time, time], ...]:
@@ -163,7 +164,7 @@ def _hours(value: object, where: str) -> tuple[tuple[time, time], ...]:
         try:
             found.append((time.fromisoformat(start.strip()), time.fromisoformat(end.strip())))
         except ValueError:
-            raise PriceError(f'{where}.hours: UTC hours such as "16:30-00:30", not {value!r}') from None
+            raise FormError(f"{where}.hours", f'UTC hours such as "16:30-00:30", not {value!r}') from None
     return tuple(found)
 
 
@@ -174,7 +175,7 @@ def _weekdays(value: object, where: str) -> frozenset[int]:
     try:
         return frozenset(DAYS.index(str(day).lower()[:3]) for day in days)
     except ValueError:
-        raise PriceError(f'{where}.days: weekdays such as ["sat", "sun"], not {value!r}') from None
+        raise FormError(f"{where}.days", f'weekdays such as ["sat", "sun"], not {value!r}') from None
 
 
 __all__ = ["Amount", "Entry", "entries", "entry", "refuse_unknown"]

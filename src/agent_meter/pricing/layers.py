@@ -10,7 +10,7 @@ from ..errors import PriceError
 from ..records import EMPTY, Model
 from .cards import Price, RateCard
 from .entries import Entry
-from .names import provider_key
+from .names import DIALECTS, provider_key
 from .rates import Rates
 from .schedule import ALWAYS, Segment, Variant, Window
 
@@ -62,10 +62,13 @@ class Layer:
     def match(self, model: Model) -> tuple[Entry, ...] | None:
         """The entries for a model's name, `None` when the layer does not speak of it."""
         name = model.name.strip().lower()
-        names = [name]
+        names = []
         if model.provider:
             provider = model.provider.strip().lower()
-            names = [f"{provider}/{name}", f"{provider_key(provider)}/{name}", name]
+            names = [f"{provider}/{name}", f"{provider_key(provider)}/{name}"]
+        # OpenRouter's "openai/gpt-4o" is not OpenAI's; without a provider the name says whose it is.
+        if "/" not in name or provider_key(model.provider) in DIALECTS:
+            names.append(name)
         for spelling in names:
             if spelling in self._exact:
                 return self._exact[spelling]
@@ -87,7 +90,7 @@ def build(given: tuple[Entry, ...], model: Model, like: Below, below: Below) -> 
     `like` finds the rates of another model, `below` those of this one in the layers underneath.
     """
     if len(given) == 1 and given[0].rates is not None:
-        return given[0].rates
+        return given[0].rates.replace(provider=model.provider, model=given[0].rates.model or model.name, own=True)
     segments: list[Segment] = []
     context_window: int | None = None
     # An entry that always applies and stands by itself hides everything below; all others build on it.
@@ -98,7 +101,7 @@ def build(given: tuple[Entry, ...], model: Model, like: Below, below: Below) -> 
     for item in given:
         context_window = item.context_window or context_window
         if item.context:
-            variant = Variant(item.context, item.prices, item.window)
+            variant = Variant(item.context, item.prices, item.window, item.multiply)
             segments = [s._replace(variants=(variant, *s.variants)) for s in segments]
             continue
         if item.rates is not None:
@@ -114,7 +117,7 @@ def build(given: tuple[Entry, ...], model: Model, like: Below, below: Below) -> 
             context_window = context_window or base.context_window
     return Rates(
         tuple(segments), provider=model.provider, model=model.name, source=given[-1].source,
-        reason="" if segments else "no rates for this date", context_window=context_window,
+        reason="" if segments else "no rates for this date", context_window=context_window, own=True,
     )  # fmt: skip
 
 

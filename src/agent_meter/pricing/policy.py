@@ -31,7 +31,7 @@ class OnUnpriced:
             first, slash, second = rate.partition("/")
             rates = Rates.per_million(first, second) if slash else Rates.per_1k(rate)
             text = f"${first}/${second} per 1M" if slash else f"${rate} per 1K"
-            self._assumed = rates.replace(note=f"unknown model, assumed at {text} tokens")
+            self._assumed = rates.noted(f"unknown model, assumed at {text} tokens")
         elif mode not in ("warn", "block"):
             raise PriceError(f"on_unpriced is 'warn', 'block' or 'assume:<rate>', not {mode!r}")
 
@@ -44,12 +44,11 @@ class OnUnpriced:
         if rates.known:
             return rates
         if self._assumed is not None:
-            assumed = self._assumed.replace()
-            assumed.provider, assumed.model, assumed.source = model.provider, model.name, f"on_unpriced={self.mode!r}"
-            return assumed
-        if self.mode == "warn":
-            self._warn(model, rates.reason)
-        return rates
+            return self._assumed.replace(
+                provider=model.provider, model=model.name, source=f"on_unpriced={self.mode!r}", reason=rates.reason,
+                known=False, own=False,
+            )  # fmt: skip
+        return rates.replace(on_unpriced=lambda: self._warn(model, rates.reason)) if self.mode == "warn" else rates
 
     def _warn(self, model: Model, reason: str) -> None:
         key = (model.provider, model.name)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec.structs import astuple
 
@@ -33,13 +33,14 @@ class _Pick(NamedTuple):
 class Rates:
     """What one model costs: rate cards by date, time of day and kind of request.
 
-    `known` is False when nothing is known: then `price` answers unpriced, with the reason. Built by the price
-    book, or by a plugin through `per_million` and `per_1k`. Immutable; safe to share between threads.
+    `known` is False when nothing is known: then `price` answers unpriced, with the reason, or what the policy for
+    unpriced calls assumes. `own` is True where the user said what it costs. Built by the price book, or by a
+    plugin through `per_million` and `per_1k`. Immutable; safe to share between threads.
     """
 
     __slots__ = (
-        "_moments", "_own", "_pick", "_picks", "_reported_first", "_states", "context_window", "known", "model",
-        "provider", "reason", "segments", "source",
+        "_moments", "_pick", "_picks", "_reported_first", "_states", "context_window", "known", "model",
+        "on_unpriced", "own", "provider", "reason", "segments", "source",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +53,9 @@ class Rates:
         reason: str = "",
         reported_first: bool = False,
         context_window: int | None = None,
+        known: bool | None = None,
+        own: bool = False,
+        on_unpriced: Callable[[], None] | None = None,
     ) -> None:
         self.segments = segments
         self.provider = provider
@@ -59,7 +63,9 @@ class Rates:
         self.source = source
         self.reason = reason
         self.context_window = context_window
-        self.known = bool(segments)
+        self.known = bool(segments) if known is None else known
+        self.own = own
+        self.on_unpriced = on_unpriced  # called for every call that has no price
         self._reported_first = reported_first
         self._picks: dict[tuple[State, tuple[tuple[str, str], ...]], _Pick] = {}
         line = timeline(segments)
@@ -100,14 +106,14 @@ class Rates:
         prices.update(fee_prices(fees))
         if not prices:
             raise PriceError("no rate given: name at least input=… or output=…")
-        return cls((Segment(RateCard(prices), source=source),), model=model, source=source)
+        return cls((Segment(RateCard(prices), source=source),), model=model, source=source, own=True)
 
     @classmethod
     def per_1k(cls, blended: Amount, *, model: str = "", source: str = "own rates") -> Rates:
         """One blended rate in US$ for 1,000 tokens, input and output alike. Raises `PriceError`."""
         price = Price(amount(blended, "per_1k").scaleb(3, WIDE))
         card = RateCard({"input_tokens": price, "output_tokens": price})
-        return cls((Segment(card, source=source),), model=model, source=source)
+        return cls((Segment(card, source=source),), model=model, source=source, own=True)
 
     @classmethod
     def free_of_charge(cls, reason: str, *, provider: str = "", model: str = "", source: str = "") -> Rates:
@@ -118,18 +124,20 @@ class Rates:
     def unknown(cls, reason: str, *, provider: str = "", model: str = "", reported_first: bool = False) -> Rates:
         return cls((), provider=provider, model=model, reason=reason, reported_first=reported_first)
 
-    def replace(
-        self, *, segments: tuple[Segment, ...] | None = None, note: str = "", reported_first: bool | None = None
-    ) -> Rates:
-        """These rates with other segments, with an assumption added to each, or with the provider's word first."""
-        segments = self.segments if segments is None else segments
-        if note:
-            segments = tuple(s._replace(note="; ".join(n for n in (s.note, note) if n)) for s in segments)
-        return Rates(
-            segments, provider=self.provider, model=self.model, source=self.source, reason=self.reason,
-            reported_first=self._reported_first if reported_first is None else reported_first,
-            context_window=self.context_window,
-        )  # fmt: skip
+    def replace(self, **changes: Any) -> Rates:
+        """These rates with some arguments of the constructor changed."""
+        given: dict[str, Any] = {
+            "segments": self.segments, "provider": self.provider, "model": self.model, "source": self.source,
+            "reason": self.reason, "reported_first": self._reported_first, "context_window": self.context_window,
+            "known": self.known, "own": self.own, "on_unpriced": self.on_unpriced,
+        }  # fmt: skip
+        return Rates(**{**given, **changes})
+
+    def noted(self, *notes: str) -> Rates:
+        """These rates with assumptions added, so that what they price counts as estimated."""
+        return self.replace(
+            segments=tuple(s._replace(note="; ".join(n for n in (s.note, *notes) if n)) for s in self.segments)
+        )
 
     def __repr__(self) -> str:
         name = f"{self.provider}/{self.model}" if self.provider else self.model
@@ -148,8 +156,15 @@ class Rates:
             if pick is not None and pick.card.quick and not self._reported_first:
                 i, o, r, w, h, s, ia, oa, ii, oi, units, missing, _, reported = astuple(usage)
                 card = pick.card
-                if units or missing or (o and card.input_only):
+                if missing or (o and card.input_only):
                     return self._itemised(pick, usage)
+                fees = 0
+                if units:
+                    for name, count in units.items():
+                        fee = card.fees.get(name)
+                        if fee is None or type(count) is not int or count < 0:
+                            return self._itemised(pick, usage)
+                        fees += fee * count
                 ci, co, cr, cw, ch, cs, cia, coa, cii, coi = (
                     card.plan if i <= card.first_tier else card.plan_for(i)
                 ).coefficients
@@ -158,13 +173,14 @@ class Rates:
                     spent_in, spent_out = i * ci, o * co
                 elif (
                     parts < 0 or i < r + w + ia + ii or w < h or o < s + oa + oi
-                    or (card.loose and (h or ia or oa or oi)) or (card.joined and r and (ia or ii))
+                    or (card.loose and (ia or oa or oi)) or (h and card.loose_hour)
+                    or (card.joined and r and (ia or ii))
                 ):  # fmt: skip
                     return self._itemised(pick, usage)
                 else:
                     spent_in = i * ci + r * cr + w * cw + h * ch + ia * cia + ii * cii
                     spent_out = o * co + s * cs + oa * coa + oi * coi
-                total = spent_in + spent_out
+                total = spent_in + spent_out + fees
                 if not total or i < 0 or o < 0:
                     return self._itemised(pick, usage)
                 return Cost(
@@ -209,6 +225,8 @@ class Rates:
             return Cost(CostStatus.REPORTED, reported, reported, model=name, reported_pico=reported)
         if pick is None:
             reason = self.reason or "no rates for this date"
+            if self.on_unpriced is not None:
+                self.on_unpriced()
             return Cost(_UNPRICED, model=name, reason=reason, reported_pico=reported)
         card = pick.card
         if card.free or card.included:
@@ -288,23 +306,31 @@ class Rates:
         return WIDE.divide(sum(rates, Decimal(0)), Decimal(1000 * len(rates)))
 
 
-def amount(value: Amount, what: str) -> Decimal:
+class FormError(PriceError):
+    """Something written is wrong in form; `where` is the path to it, so that a file's reader can name the line."""
+
+    def __init__(self, where: str, message: str) -> None:
+        super().__init__(f"{where}: {message}")
+        self.where = where
+
+
+def amount(value: Amount, where: str) -> Decimal:
     """A price as a Decimal. Raises `PriceError` for what is no number, negative or not finite."""
     try:
         number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     except (ArithmeticError, TypeError, ValueError):
-        raise PriceError(f"{what}: not an amount: {value!r}") from None
+        raise FormError(where, f"not an amount: {value!r}") from None
     if isinstance(value, bool) or not number.is_finite() or number < 0:
-        raise PriceError(f"{what}: not an amount: {value!r}")
+        raise FormError(where, f"not an amount: {value!r}")
     return number
 
 
-def fee_prices(fees: Mapping[str, Amount]) -> dict[str, Price]:
+def fee_prices(fees: Mapping[str, Amount], where: str = "fees") -> dict[str, Price]:
     """Fees in US$ a piece as prices by unit."""
     prices = {}
     for name, fee in fees.items():
         of = unit(name)
-        prices[of.name] = Price(WIDE.multiply(amount(fee, f"fees.{name}"), Decimal(of.per)))
+        prices[of.name] = Price(WIDE.multiply(amount(fee, f"{where}.{name}"), Decimal(of.per)))
     return prices
 
 
@@ -316,12 +342,28 @@ def _matters(missing: str, card: RateCard) -> bool:
 def _counts(usage: TokenUsage) -> tuple[dict[str, Count], list[str]]:
     """The counts by unit, positive ones only, and a note for each that was not."""
     counts: dict[str, Count] = {}
-    notes = []
-    fields: list[tuple[str, object]] = list(zip(FIELD_UNITS, astuple(usage), strict=False))
-    for name, value in (*fields, *((unit(name).name, value) for name, value in usage.units.items())):
-        count = exact(value)
-        if count is None or count < 0:
-            notes.append(f"{name} {value!r} is not a count, taken as 0")
-        elif count:
-            counts[name] = max(count, counts.get(name, 0))
+    notes: list[str] = []
+    for name, value in zip(FIELD_UNITS, astuple(usage), strict=False):
+        if type(value) is int and value > 0:
+            counts[name] = value
+        elif value != 0 or type(value) is not int:
+            _count(name, value, counts, notes)
+    for name, value in usage.units.items():
+        _count(name, value, counts, notes)
+    for billed, name in _BILLED:
+        # Cohere counts what it processed and what it bills; the price goes by the latter.
+        if billed in counts:
+            counts[name] = counts.pop(billed)
     return counts, notes
+
+
+_BILLED = (("billed_input_tokens", "input_tokens"), ("billed_output_tokens", "output_tokens"))
+
+
+def _count(name: str, value: object, counts: dict[str, Count], notes: list[str]) -> None:
+    name = unit(name).name
+    count = exact(value)
+    if count is None or count < 0:
+        notes.append(f"{name} {value!r} is not a count, taken as 0")
+    elif count:
+        counts[name] = max(count, counts.get(name, 0))

@@ -27,14 +27,23 @@ _ROUTES = (":online", ":nitro", ":floor", ":exacto", ":extended", ":thinking", "
 
 
 class Found(NamedTuple):
-    provider: Provider
-    model: ModelInfo
+    """Whose a model is and the name to look it up by; its entry of the price list, or a sentence why there is none."""
+
+    provider: str
+    ref: str
+    model: ModelInfo | None = None
     notes: tuple[str, ...] = ()  # what the match assumed
+    reason: str = ""
 
 
-def resolve(model: Model, providers: dict[str, Provider]) -> Found | str:
-    """The entry of the price list for a model, or a sentence why there is none."""
+def resolve(model: Model, providers: dict[str, Provider]) -> Found:
+    """Who answers to a model's name, and what the price list calls it."""
     ref = undoubled(model.name.strip().lower())
+    found = _resolve(model, ref, providers)
+    return Found(model.provider, ref, reason=found) if isinstance(found, str) else found
+
+
+def _resolve(model: Model, ref: str, providers: dict[str, Provider]) -> Found | str:
     if not ref:
         return "no model was named"
     hint = provider_key(model.provider)
@@ -67,7 +76,9 @@ def resolve(model: Model, providers: dict[str, Provider]) -> Found | str:
         vendor = _vendor(ref, providers) if proprietary(ref) else None
         if vendor and vendor != pid:
             found = _find(providers[vendor], ref, providers, [f"not {pid}'s model; {vendor} rates used"])
-    return found or _missing(pid, ref, model)
+    return found or Found(
+        pid, [c for c, note in candidates(pid, ref) if not note][-1], reason=_missing(pid, ref, model)
+    )
 
 
 def undoubled(ref: str) -> str:
@@ -81,7 +92,7 @@ def _find(provider: Provider, ref: str, providers: dict[str, Provider], notes: l
     for candidate, note in candidates(provider.id, ref):
         model = provider.find_model(candidate, all_providers=everybody)
         if model is not None:
-            return Found(provider, model, tuple([*notes, note] if note else notes))
+            return Found(provider.id, candidate, model, tuple([*notes, note] if note else notes))
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, time
+from decimal import Decimal
 from typing import NamedTuple
 
 from .cards import Price, RateCard
@@ -49,11 +50,12 @@ ALWAYS = Window()
 
 
 class Variant(NamedTuple):
-    """Rates that replace the card's when the request's context has all of `when`."""
+    """Rates that replace the card's when the request's context has all of `when`; or a factor on all of them."""
 
     when: tuple[tuple[str, str], ...]
     prices: Mapping[str, Price]
     window: Window = ALWAYS
+    factor: Decimal | None = None
 
 
 class Segment(NamedTuple):
@@ -115,16 +117,25 @@ def normalised(context: Iterable[tuple[str, str]]) -> dict[str, str]:
 def choose(segment: Segment, active: tuple[int, ...], context: dict[str, str]) -> tuple[RateCard, list[str]]:
     """The card for a request: the segment's own with matching variants laid over it, the first one first.
 
+    A factor counts only where nothing before it has answered the same question, and ends the question.
     Second, what the context asked for and no variant offers: there the standard rate is an assumption.
     """
     prices: dict[str, Price] = {}
     answered: set[str] = set()
+    settled: set[str] = set()
+    factors: list[Decimal] = []
     for index in active:
         variant = segment.variants[index]
-        if all(context.get(key) == value for key, value in variant.when):
-            answered.update(key for key, _ in variant.when)
+        keys = {key for key, _ in variant.when}
+        if keys & settled or not all(context.get(key) == value for key, value in variant.when):
+            continue
+        if variant.factor is None:
             for name, price in variant.prices.items():
                 prices.setdefault(name, price)
+        elif not keys & answered:
+            factors.append(variant.factor)
+            settled |= keys
+        answered |= keys
     notes = [
         f"no rates for {key}={context[key]}; standard rates used"
         for key in _PRICED_CONTEXT
@@ -132,4 +143,7 @@ def choose(segment: Segment, active: tuple[int, ...], context: dict[str, str]) -
     ]
     if segment.card.free or segment.card.included:
         notes = []
-    return (segment.card.merged(prices) if prices else segment.card), notes
+    card = segment.card.merged(prices) if prices else segment.card
+    for factor in factors:
+        card = card.multiplied(factor, fees=False)
+    return card, notes
