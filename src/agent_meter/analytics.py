@@ -194,10 +194,10 @@ class AgentAnalytics:
             try:
                 tool = self._tools.get(name) if type(name) is str else None
                 (tool or self._welcome(name)).add(status, duration, params, cost_pico, chunks, error)
+                if self._late:
+                    self._catch_up()
             finally:
                 self._busy = False
-            if self._late:
-                self._catch_up()
         finally:
             self._lock.release()
 
@@ -214,17 +214,21 @@ class AgentAnalytics:
 
     def _catch_up(self) -> None:
         while self._late:
-            self._add(*self._late.pop(0))
+            name, *call = self._late.pop(0)
+            self._welcome(name).add(*call)
 
     def _undisturbed(self, read: Callable[[], T]) -> T:
         with self._lock:
-            nested, self._busy = self._busy, True
-            try:
+            if self._busy:  # somebody reads in the middle of a recording
                 return read()
+            self._busy = True
+            try:
+                self._catch_up()
+                found = read()
+                self._catch_up()
+                return found
             finally:
-                self._busy = nested
-                if not nested:
-                    self._catch_up()
+                self._busy = False
 
     def get_metrics(self, tool_name: str) -> ToolMetrics | None:
         """A snapshot of one tool, `None` if it was never called."""

@@ -274,7 +274,7 @@ class _Hidden(TopValues):
 
     __slots__ = ()
 
-    def add(self, text: str) -> None:  # noqa: ARG002
+    def add(self, text: str) -> None:
         super().add(MASKED)
 
 
