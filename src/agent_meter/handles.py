@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Generator, Mapping
 from contextvars import Token
 from decimal import Decimal
 from types import TracebackType
@@ -22,14 +23,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import attribution
 from .records import EMPTY, Call, Kind, Model, Record, Reserve, Status, TokenUsage, UsageRecord, pico
+from .usage import AgentUsage
 
 if TYPE_CHECKING:
     from .meter import Meter
-    from .usage import AgentUsage
 
 H = TypeVar("H", bound="Handle")
 F = TypeVar("F", bound=Callable[..., Any])
 FRAMEWORK = "native"
+HOLDERS = frozenset((Kind.RUN, Kind.STEP, Kind.TOOL))
+MODEL_CALLS = frozenset((Kind.LLM, Kind.EMBEDDING, Kind.RERANK))
 _CANCELLATIONS = frozenset(("CancelledError", "GeneratorExit", "KeyboardInterrupt"))
 
 
@@ -47,9 +50,11 @@ class Handle:
 
     def __init__(self, meter: Meter, name: str, named: Mapping[str, object], model: Model | None = None) -> None:
         self._meter = meter
+        self._entered = False
         self._token: Token[Call | None] | None = None
         self.call = Call(self.kind, name, model=model, framework=FRAMEWORK)
         attribution.fill(self.call, named)
+        self._scope = attribution.inside(named)
 
     @property
     def id(self) -> str:
@@ -61,7 +66,12 @@ class Handle:
         return self.call.record
 
     def _open(self) -> None:
-        if not self.call.started_at:
+        if self.call.started_at:
+            return
+        if self._scope is None:
+            self._meter.open(self.call)
+            return
+        with self._scope:
             self._meter.open(self.call)
 
     def _close(self, error: BaseException | None) -> None:
@@ -71,19 +81,28 @@ class Handle:
         )
 
     def __enter__(self) -> Self:
+        if self._entered:
+            raise RuntimeError(f"{self.call!r} is one call and was entered before: make a new one for the next call")
+        self._entered = True
         self._open()
-        if self.call.kind in (Kind.RUN, Kind.STEP, Kind.TOOL):  # a model call holds no other calls
+        if self.call.kind in HOLDERS:  # a model call holds no other calls
             self._token = attribution.running.set(self.call)
+            if self._scope is not None:
+                self._scope.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._token is not None:
-            try:
-                attribution.running.reset(self._token)
-            except ValueError:
-                attribution.running.set(self.call.parent)
+            if self._scope is not None:
+                self._scope.__exit__(kind, error, trace)
+            # Inside a block of its consumer a generator's block leaves it alone; calls that ended are passed over.
+            if attribution.running.get() is self.call:
+                try:
+                    attribution.running.reset(self._token)
+                except ValueError:
+                    attribution.running.set(self.call.parent)
         self._close(error)
 
 
@@ -101,6 +120,8 @@ class _Parent(Handle):
     @property
     def usage(self) -> AgentUsage:
         """This run's own snapshot: everything used in it so far, sub-agents and steps included."""
+        if not self.call.started_at:
+            return AgentUsage()
         return self._meter.tree(self.call.id).usage
 
 
@@ -111,12 +132,11 @@ class RunHandle(_Parent):
 
     def __init__(self, meter: Meter, name: str, named: Mapping[str, object]) -> None:
         super().__init__(meter, name, named)
-        self._steps = 0
+        self._numbers = itertools.count(1)
 
     def step(self, name: str = "", **named: object) -> StepHandle:
         """The next step; it is numbered from 1 and called "step N" unless it has a name."""
-        self._steps += 1
-        return self._child(StepHandle(self._meter, name, named, self._steps))
+        return self._child(StepHandle(self._meter, name, named, next(self._numbers)))
 
 
 class StepHandle(_Parent):
@@ -125,9 +145,9 @@ class StepHandle(_Parent):
     kind = Kind.STEP
 
     def __init__(self, meter: Meter, name: str, named: Mapping[str, object], number: int | None = None) -> None:
-        super().__init__(meter, name or (f"step {number}" if number else "step"), named)
+        name = name or (f"step {number}" if number else "step")
+        super().__init__(meter, name, {"step": name, **named})
         self.call.step_number = number
-        self.call.step = self.call.step or self.call.name
 
     @property
     def step_number(self) -> int | None:
@@ -150,6 +170,8 @@ class LlmHandle(Handle):
         named: Mapping[str, object],
     ) -> None:
         self.kind = Kind(kind)
+        if self.kind not in MODEL_CALLS:
+            raise ValueError(f"a model call is one of {', '.join(sorted(MODEL_CALLS))}, not {kind!r}")
         super().__init__(meter, "", named, Model(provider or "", model))
         self.call.max_output_tokens = max_output_tokens
         if input_tokens is not None or max_output_tokens is not None:
@@ -177,21 +199,28 @@ class LlmHandle(Handle):
         """
         self._open()
         usage: TokenUsage | None
+        status, error_type = Status.OK, None
         if response is None or isinstance(response, TokenUsage):
             usage = response
         else:
             # Vendors' dialects load on first use, for loops that have no framework in between.
             from .adapters.payloads import read
+            from .adapters.payloads.fields import MISSING_BOTH
 
             reading = read(response, self.call.model.provider if self.call.model else None)
             usage = reading.usage
             response_model = response_model or reading.response_model
             response_id = response_id or reading.response_id
             tools = tools or reading.tools
+            if reading.error_type is not None:
+                status, error_type = Status.ERROR, reading.error_type
+                usage = None if usage.missing == MISSING_BOTH else usage  # it was never answered
         self.call.response = response
         record = self._meter.close(
             self.call,
             usage,
+            status=status,
+            error_type=error_type,
             response_model=response_model,
             response_id=response_id,
             cached=cached,
@@ -257,7 +286,10 @@ def tool_handle(
 
 def _metered(meter: Meter, function: F, name: str, named: Mapping[str, object]) -> F:
     """`function` as a tool: each call of it is one tool call, its arguments are the parameters."""
-    signature = inspect.signature(function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some functions written in C have none
+        signature = inspect.Signature()
 
     def handle(args: tuple[Any, ...], kwargs: dict[str, Any]) -> ToolHandle:
         try:
@@ -271,19 +303,27 @@ def _metered(meter: Meter, function: F, name: str, named: Mapping[str, object]) 
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            items = function(*args, **kwargs)
             with _Stream(handle(args, kwargs)) as tool:
-                async for item in function(*args, **kwargs):
-                    tool.chunk()
-                    yield item
+                try:
+                    sent = None
+                    while True:
+                        try:
+                            item = await items.asend(sent)
+                        except StopAsyncIteration:
+                            break
+                        tool.chunk()
+                        sent = yield item
+                finally:
+                    await items.aclose()
 
     elif inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
+            items = function(*args, **kwargs)
             with _Stream(handle(args, kwargs)) as tool:
-                for item in function(*args, **kwargs):
-                    tool.chunk()
-                    yield item
+                return (yield from _Counted(items, tool))
 
     elif inspect.iscoroutinefunction(function):
 
@@ -304,6 +344,31 @@ def _metered(meter: Meter, function: F, name: str, named: Mapping[str, object]) 
                 return value
 
     return wrapper  # type: ignore[no-any-return]
+
+
+class _Counted:
+    """A generator that counts its items as chunks; `send`, `throw` and its return value pass through."""
+
+    def __init__(self, items: Generator[Any, Any, Any], tool: ToolHandle) -> None:
+        self._items = items
+        self._tool = tool
+        self.close = items.close
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        return self._chunk(next(self._items))
+
+    def send(self, value: Any) -> Any:
+        return self._chunk(self._items.send(value))
+
+    def throw(self, *error: Any) -> Any:
+        return self._chunk(self._items.throw(*error))
+
+    def _chunk(self, item: Any) -> Any:
+        self._tool.chunk()
+        return item
 
 
 class _Stream:

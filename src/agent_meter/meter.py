@@ -17,7 +17,7 @@ import msgspec
 
 from . import attribution
 from .defaults import Defaults
-from .errors import BudgetExceeded, PluginError
+from .errors import BudgetExceeded, MeterError, PluginError
 from .handles import LlmHandle, RunHandle, StepHandle, ToolHandle, tool_handle
 from .plugins import Plugins
 from .records import (
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 MODEL_KINDS = frozenset((Kind.LLM, Kind.EMBEDDING, Kind.RERANK))
 RATES_KEPT = 4096
+_MEASURE = float("nan")  # told apart by identity: the duration is what has passed since the call was opened
 NO_USAGE_SEEN = Cost(CostStatus.UNPRICED, reason="no_usage")
 
 
@@ -124,8 +125,7 @@ class Meter:
         if call.parent is None:
             self._adopt(call)
         attribution.complete(call)
-        for answer in self.plugins.tag(call):
-            attribution.fill(call, answer)
+        self.plugins.tag(call)
         parent = call.parent
         call.run_id = call.id if call.kind is Kind.RUN else parent.run_id if parent is not None else call.run_id
         call.started = self.monotonic()
@@ -164,10 +164,10 @@ class Meter:
         """End a call with exactly one record; a second end changes nothing, unless the first one gave it up."""
         corrects = None
         if self._open.pop(call.id, None) is None:
+            ended = self._ended(call)
             corrects = self._given_up(call, status)
             if corrects is None:
-                assert call.record is not None, "close() before open()"
-                return call.record
+                return ended
         if call.children:
             self._abandon(call.children)
         parent = call.parent
@@ -200,9 +200,9 @@ class Meter:
         tools: tuple[str, ...] = (),
         notes: tuple[str, ...] = (),
         corrects: UsageRecord | None = None,
-        duration: float | None = None,
+        duration: float | None = _MEASURE,
     ) -> Record:
-        if duration is None:
+        if duration is _MEASURE:
             duration = self.monotonic() - call.started
         record: Record
         if call.kind in MODEL_KINDS:
@@ -247,9 +247,9 @@ class Meter:
                 corrects,
             )
         elif call.kind is Kind.TOOL:
-            record = self._tool_record(call, status, error_type, duration)
+            record = self._tool_record(call, status, error_type, duration or 0.0)
         else:
-            record = self._run_record(call, status, error_type, duration)
+            record = self._run_record(call, status, error_type, duration or 0.0)
         call.record = record
         call.done = True
         self.plugins.record(record)
@@ -276,7 +276,7 @@ class Meter:
             return None
         if call.reserve is not None and call.rates is not None:
             bound = TokenUsage(call.reserve.input_tokens or 0, call.reserve.output_tokens or 0)
-            pico = call.rates.price(bound, call.started_at or self._now(), EMPTY).list_pico
+            pico = self._cost(call.rates, bound, call).list_pico
             call.reserve = Reserve(call.reserve.input_tokens, call.reserve.output_tokens, pico)
         return self.plugins.admit(call)
 
@@ -297,19 +297,23 @@ class Meter:
             answering = self.rates(Model(model.provider, response_model, model.endpoint))
             if answering is not None and getattr(answering, "known", True):
                 rates, name = answering, response_model
-        try:
-            if rates is None:
-                cost = Cost(reason="no_rates")
-            else:
-                cost = rates.price(usage or NO_USAGE, call.started_at or self._now(), (usage or NO_USAGE).context)
-        except Exception as error:
-            self.plugins.failed(type(rates).__name__, "price", error)
-            cost = Cost(reason=f"price() raised {type(error).__name__}")
+        cost = Cost(reason="no_rates") if rates is None else self._cost(rates, usage or NO_USAGE, call)
         if usage is None and cost.status is not CostStatus.FREE:
             cost = NO_USAGE_SEEN
         if cached:
             cost = msgspec.structs.replace(cost, billed_pico=0)
         return cost, name
+
+    def _cost(self, rates: Rates, usage: TokenUsage, call: Call) -> Cost:
+        """Rates may be a stranger's: whatever they do, the user's run goes on."""
+        try:
+            cost = rates.price(usage, call.started_at or self._now(), usage.context)
+            if type(cost) is not Cost:
+                raise TypeError(f"price() answers with a Cost, not with {cost!r}")
+        except Exception as error:
+            self.plugins.failed(type(rates).__name__, "price", error)
+            return Cost(reason=f"price() raised {type(error).__name__}")
+        return cost
 
     def _tool_record(self, call: Call, status: Status, error_type: str | None, duration: float) -> ToolRecord:
         return ToolRecord(
@@ -361,17 +365,28 @@ class Meter:
     def _adopt(self, call: Call) -> None:
         """What is opened inside a `with meter.run(...)` belongs to it, whichever adapter opens it."""
         around = attribution.running.get()
-        if around is not None and around.id in self._open and around is not call:
-            call.parent = around
+        while around is not None and (around is call or around.id not in self._open):
+            around = around.parent  # ended, or another meter's
+        call.parent = around
 
     def detach(self, call: Call) -> None:
         """A call that outlives its parent, such as a stream handed to the caller, is not given up with it."""
         call.detached = True
 
-    def _abandon(self, calls: dict[str, Call]) -> None:
+    def _abandon(self, calls: dict[str, Call], *, detached: bool = False) -> None:
         for call in list(calls.values()):
-            if not call.detached and call.id in self._open:
+            if (detached or not call.detached) and call.id in self._open:
                 self.close(call, status=Status.ABANDONED, error_type="abandoned")
+
+    def _ended(self, call: Call) -> Record:
+        """The record of a call that has ended, or that another thread is ending at this very moment."""
+        for _ in range(2000):
+            if call.record is not None:
+                return call.record
+            if call.started_at is None:
+                break
+            time.sleep(0.0005)
+        raise MeterError(f"close() before open(): {call!r}")
 
     def _given_up(self, call: Call, status: Status) -> UsageRecord | None:
         """The record that a late end replaces: the call was abandoned or expired, and now answered after all."""
@@ -481,8 +496,8 @@ class Meter:
         """
         from .records import pico
 
-        if started_at is not None and started_at.tzinfo is None:
-            raise ValueError(f"started_at must be aware, for example datetime.now(UTC); got {started_at!r}")
+        if Kind(kind) not in MODEL_KINDS:
+            raise ValueError(f"a model call is one of {', '.join(sorted(MODEL_KINDS))}, not {kind!r}")
         usage = TokenUsage(
             input_tokens,
             output_tokens,
@@ -514,7 +529,7 @@ class Meter:
             cached,
             estimated,
             tools or ((tool_name,) if tool_name else ()),
-            duration=duration or 0.0,
+            duration=duration,
         )
         assert type(record) is UsageRecord
         return record
@@ -549,11 +564,12 @@ class Meter:
 
     def _facts(self, call: Call, named: Mapping[str, object], started_at: datetime | None) -> None:
         """What `open` would have found out about a call that is told afterwards."""
+        if started_at is not None and started_at.tzinfo is None:
+            raise ValueError(f"started_at must be aware, for example datetime.now(UTC); got {started_at!r}")
         self._adopt(call)
-        attribution.fill(call, named)
         attribution.complete(call)
-        for answer in self.plugins.tag(call):
-            attribution.fill(call, answer)
+        attribution.overrule(call, named)
+        self.plugins.tag(call)
         call.started_at = started_at.astimezone(UTC) if started_at is not None else self._now()
         if call.parent is not None and call.run_id is None:
             call.run_id = call.parent.run_id
@@ -647,7 +663,7 @@ class Meter:
         if self._shut:
             return
         self._shut = True
-        self._abandon(dict(self._open))
+        self._abandon(self._open, detached=True)
         self.plugins.shutdown()
 
     def __enter__(self) -> Self:

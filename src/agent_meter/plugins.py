@@ -6,13 +6,16 @@ plugin that raises. It is the only place where the failure of a plugin is fenced
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from . import hookspecs
+from . import attribution, hookspecs
 from .errors import PluginError
 from .records import Alert, Call, Denial, Model, Rates, Record
 
@@ -35,6 +38,7 @@ class Plugins:
         self.strict = strict
         self.failures: dict[tuple[str, str], int] = {}
         self.last_errors: dict[tuple[str, str], str] = {}
+        self._count = threading.Lock()
 
     # ------------------------------------------------------------------------------------ who is plugged in
 
@@ -42,17 +46,20 @@ class Plugins:
         """Add a plugin; `PluginError` says in a sentence what is wrong with one that cannot work."""
         name = name or _readable_name(plugin)
         self._validate(plugin, name)
-        if self._manager.has_plugin(name) and not self._manager.is_registered(plugin):
-            name = f"{name} #{sum(other == name or other.startswith(f'{name} #') for other in self.names()) + 1}"
+        if self._manager.is_registered(plugin):
+            raise PluginError(f"{name} is registered already")
+        twin, wanted = 1, name
+        while self._manager.has_plugin(name):
+            twin += 1
+            name = f"{wanted} #{twin}"
         try:
             self._manager.register(plugin, name)
-        except ValueError:
-            raise PluginError(f"{name} is registered already") from None
-        except pluggy.PluginValidationError as error:
-            raise PluginError(f"{name}: {str(error).splitlines()[-1]}") from error
-        except Exception:
+        except BaseException as error:
             # Its meter_startup failed: a set-up error, shown at set-up, that leaves no half-registered plugin.
-            self._manager.unregister(plugin)
+            if self._manager.is_registered(plugin):
+                self._manager.unregister(plugin)
+            if isinstance(error, pluggy.PluginValidationError):
+                raise PluginError(f"{name}: {str(error).splitlines()[-1]}") from error
             raise
         self._compile()
 
@@ -92,16 +99,16 @@ class Plugins:
                 continue
             function = inspect.unwrap(getattr(function, "__func__", function))
             options = getattr(function, f"{PROJECT}_impl", None)
-            if options is None:
-                if attribute in HOOKS and callable(function):
-                    raise PluginError(f"{name}.{attribute} is not marked: put @hookimpl above it")
+            if options is None and not (attribute.startswith("meter_") and inspect.isroutine(function)):
                 continue
-            found = True
-            hook = options.get("specname") or attribute
+            hook = (options or {}).get("specname") or attribute
             if hook not in HOOKS:
                 raise PluginError(
                     f"{name}: there is no hook {hook!r}{_nearest(hook)}. The hooks are: {', '.join(HOOKS)}"
                 )
+            if options is None:
+                raise PluginError(f"{name}.{attribute} is not marked: put @hookimpl above it")
+            found = True
             if options.get("wrapper") or options.get("hookwrapper"):
                 raise PluginError(
                     f"{name}.{attribute} is a wrapper: a wrapper would surround the hook, never the model call. "
@@ -131,19 +138,20 @@ class Plugins:
     def startup(self, meter: Meter) -> None:
         self._manager.hook.meter_startup.call_historic(kwargs={"meter": meter})
 
-    def tag(self, call: Call) -> list[Mapping[str, str]]:
-        return self._ask("meter_tag_call", call)
+    def tag(self, call: Call) -> None:
+        if self._impls["meter_tag_call"]:
+            self._ask("meter_tag_call", call, use=partial(attribution.fill, call))
 
     def admit(self, call: Call) -> Denial | None:
-        answers = self._ask("meter_admit_call", call, first=True)
-        return answers[0] if answers else None
+        answer: Denial | None = self._ask("meter_admit_call", call, use=_is_denial)
+        return answer
 
     def opened(self, call: Call) -> None:
         self._ask("meter_call_opened", call)
 
     def find_rates(self, model: Model) -> Rates | None:
-        answers = self._ask("meter_find_rates", model, first=True)
-        return answers[0] if answers else None
+        answer: Rates | None = self._ask("meter_find_rates", model, use=_has_price)
+        return answer
 
     def record(self, record: Record) -> None:
         self._ask("meter_record", record)
@@ -157,34 +165,53 @@ class Plugins:
     def listening(self, hook: str) -> bool:
         return bool(self._impls[hook])
 
-    def _ask(self, hook: str, *noun: object, first: bool = False) -> list[Any]:
-        """Call every plugin, newest first; return what is not None. A plugin that raises is counted, not fatal."""
-        answers: list[Any] = []
+    def _ask(self, hook: str, *noun: object, use: Callable[[Any], object] = bool) -> Any:
+        """Tell every plugin, newest first, until `use` is content with an answer; that one is returned.
+
+        A plugin that raises, or that `use` cannot read the answer of, is counted, and the next one is told.
+        """
         for function, plugin in self._impls[hook]:
             try:
                 answer = function(*noun)
+                if answer is not None and use(answer):
+                    return answer
             except Exception as error:
                 self.failed(plugin, hook, error)
                 if self.strict:
                     raise
-            else:
-                if answer is not None:
-                    answers.append(answer)
-                    if first:
-                        break
-        return answers
+        return None
 
     def failed(self, plugin: str, hook: str, error: BaseException) -> None:
         """Count a fenced failure; log the 1st, 10th, 100th … of a kind, so that a broken plugin cannot flood a log."""
+        key = (plugin, hook)
+        try:
+            text = f"{type(error).__name__}: {error}"[:500]
+        except Exception:  # its __str__ is broken too
+            text = type(error).__name__
+        with self._count:
+            count = self.failures[key] = self.failures.get(key, 0) + 1
+            self.last_errors[key] = text
+        if str(count).strip("0") == "1":
+            self._log("%s failed in %s (%d times so far); the run goes on", plugin, hook, count, exc_info=error)
+
+    def _log(self, message: str, *args: object, exc_info: BaseException) -> None:
         import logging
 
-        key = (plugin, hook)
-        count = self.failures[key] = self.failures.get(key, 0) + 1
-        self.last_errors[key] = f"{type(error).__name__}: {error}"[:500]
-        if str(count).strip("0") == "1":
-            logging.getLogger(PROJECT).warning(
-                "%s failed in %s (%d times so far); the run goes on", plugin, hook, count, exc_info=error
-            )
+        # A handler of the application may raise as well, and this is the last fence.
+        with contextlib.suppress(Exception):
+            logging.getLogger(PROJECT).warning(message, *args, exc_info=exc_info)
+
+
+def _is_denial(answer: object) -> bool:
+    if not isinstance(answer, Denial):
+        raise TypeError(f"meter_admit_call answers with a Denial or with None, not with {answer!r}")
+    return True
+
+
+def _has_price(answer: object) -> bool:
+    if not callable(getattr(answer, "price", None)):
+        raise TypeError(f"meter_find_rates answers with Rates or with None, not with {answer!r}")
+    return True
 
 
 def _one_noun(impl: Any) -> Callable[..., Any]:
