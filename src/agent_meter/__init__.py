@@ -8,7 +8,8 @@
     print(meter.usage)
     print(meter.analytics.summary())
 
-What is re-exported here is the public interface. Rooms that a program may not need load on first use.
+What is re-exported here is the public interface: the nouns and the hook marker at once, so that a plugin or a type
+hint costs nothing more, the rest on first use.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 from .errors import BudgetExceeded, MeterError, PluginError, PriceError, StoreError, UnknownModel
 from .hookspecs import hookimpl
-from .meter import Meter, default_meter
 from .records import (
     Alert,
     Call,
@@ -33,24 +33,28 @@ from .records import (
     ToolRecord,
     UsageRecord,
 )
-from .usage import AgentUsage
 
 if TYPE_CHECKING:
     from .adapters.native import AgentObserver
     from .analytics import AgentAnalytics, ToolMetrics
+    from .meter import Meter, default_meter
     from .pricing import CostEstimator, PriceBook, Rates
     from .tokens import TokenCounter
+    from .usage import AgentUsage
 
 UsageStats = UsageRecord  # the seed documents' name for it
 
 _LAZY = {
     "AgentAnalytics": ".analytics",
     "AgentObserver": ".adapters.native",
+    "AgentUsage": ".usage",
     "CostEstimator": ".pricing",
+    "Meter": ".meter",
     "PriceBook": ".pricing",
     "Rates": ".pricing",
     "TokenCounter": ".tokens",
     "ToolMetrics": ".analytics",
+    "default_meter": ".meter",
 }
 
 __all__ = [

@@ -159,7 +159,7 @@ class Model(msgspec.Struct, frozen=True, gc=False):
 # -------------------------------------------------------------------------------------------------- usage
 
 
-class TokenUsage(msgspec.Struct, frozen=True):
+class TokenUsage(msgspec.Struct, frozen=True, gc=False):
     """What one model call used, in the reading of the OpenTelemetry GenAI conventions.
 
     `input_tokens` includes cache reads and writes, `output_tokens` includes reasoning; the other fields are
@@ -255,7 +255,7 @@ TOKEN_CLASSES: tuple[str, ...] = TokenUsage.__struct_fields__[:10]
 NO_USAGE = TokenUsage()
 
 
-class Cost(msgspec.Struct, frozen=True):
+class Cost(msgspec.Struct, frozen=True, gc=False):
     """What a call costs: the list price, what is billed, and how both are known.
 
     Amounts are exact integers of pico-dollars and `None` when unknown. `input_pico` and `output_pico` are the
@@ -316,7 +316,7 @@ class Rates(Protocol):
 # ------------------------------------------------------------------------------------------------ records
 
 
-class Attribution(msgspec.Struct, frozen=True):
+class Attribution(msgspec.Struct, frozen=True, gc=False):
     """Whose call it is; the empty string means nobody said."""
 
     agent: str = ""
@@ -330,7 +330,7 @@ class Attribution(msgspec.Struct, frozen=True):
 NOBODY = Attribution()
 
 
-class UsageRecord(msgspec.Struct, frozen=True):
+class UsageRecord(msgspec.Struct, frozen=True, gc=False):
     """One model call that ended.
 
     `duration` and `time_to_first_token` are seconds. `usage` is `None` when nothing is known; `estimated` is
