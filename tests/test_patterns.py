@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_meter.patterns import (
@@ -107,6 +107,7 @@ class TestValueKey:
 
         assert len({value_key(value) for value in values}) == len(values)
 
+    @settings(deadline=None)
     @given(st.text(max_size=100))
     def test_a_short_text_is_shown_as_it_is(self, text: str):
         assert read_key(value_key(text)) == (True, text)
@@ -181,6 +182,7 @@ class TestValueKey:
 
         assert shown(ring) == "[1, [1, [1, <list of 2>]]]"
 
+    @settings(deadline=None)
     @given(anything)
     def test_a_key_is_at_most_111_characters_and_the_same_every_time(self, value: object):
         key = value_key(value)

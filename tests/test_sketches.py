@@ -7,7 +7,7 @@ import math
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_meter.sketches import Distinct, LogHistogram, TopValues
@@ -43,12 +43,14 @@ def assert_bounds(values: TopValues, words: list[str]) -> None:
 
 
 class TestLogHistogram:
+    @settings(deadline=None)
     @given(st.lists(seconds, min_size=1, max_size=200), st.floats(0, 1))
     def test_a_quantile_is_within_1_1_percent_of_the_sorted_data(self, values: list[float], q: float):
         exact = sorted(values)[max(math.ceil(q * len(values) - 1e-9), 1) - 1]
 
         assert histogram(values).quantile(q) == pytest.approx(exact, rel=0.011)
 
+    @settings(deadline=None)
     @given(st.lists(seconds, max_size=50), st.lists(seconds, max_size=50))
     def test_merging_is_recording_both(self, left: list[float], right: list[float]):
         merged = histogram(left)
@@ -58,6 +60,7 @@ class TestLogHistogram:
         assert merged.to_dict() | {"sum": 0} == whole.to_dict() | {"sum": 0}
         assert merged.sum == pytest.approx(whole.sum)
 
+    @settings(deadline=None)
     @given(st.lists(st.floats(0, 1e15), max_size=50))
     def test_it_comes_back_from_json_as_it_was(self, values: list[float]):
         before = histogram(values)
@@ -116,10 +119,12 @@ class TestLogHistogram:
 
 
 class TestTopValues:
+    @settings(deadline=None)
     @given(few_words)
     def test_counts_lie_between_their_bounds(self, words: list[str]):
         assert_bounds(top_values(words), words)
 
+    @settings(deadline=None)
     @given(few_words, few_words, st.integers(2, 9), st.integers(2, 9))
     def test_merged_counts_lie_between_the_bounds_of_the_whole(
         self, left: list[str], right: list[str], one: int, other: int
@@ -133,6 +138,7 @@ class TestTopValues:
         assert all(low <= truth[word] <= high for word, (low, high) in kept.items())
         assert all(count <= merged.error for word, count in truth.items() if word not in kept)
 
+    @settings(deadline=None)
     @given(few_words, few_words)
     def test_merging_is_counting_both_as_long_as_there_is_room(self, left: list[str], right: list[str]):
         merged = top_values(left, 64)
@@ -147,6 +153,7 @@ class TestTopValues:
 
         assert merged.distinct == pytest.approx(left + right, rel=4 * 0.023)
 
+    @settings(deadline=None)
     @given(st.lists(st.integers(0, 5).map(str)))
     def test_up_to_its_capacity_it_is_exact(self, words: list[str]):
         values = top_values(words, 6)
@@ -155,6 +162,7 @@ class TestTopValues:
         assert values.distinct == len(set(words))
         assert {word: low for word, low, _ in values.top()} == Counter(words)
 
+    @settings(deadline=None)
     @given(few_words)
     def test_it_comes_back_from_json_as_it_was(self, words: list[str]):
         before = top_values(words)
@@ -212,6 +220,7 @@ class TestDistinct:
 
         assert sketch.estimate() == pytest.approx(count, rel=4 * 0.023, abs=2)
 
+    @settings(deadline=None)
     @given(st.sets(st.text(), max_size=100), st.sets(st.text(), max_size=100))
     def test_a_merge_is_what_one_sketch_would_have_seen_of_both(self, left: set[str], right: set[str]):
         one, other, whole = Distinct(), Distinct(), Distinct()
