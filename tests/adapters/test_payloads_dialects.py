@@ -23,8 +23,11 @@ def chat(**usage: Any) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------- OpenAI
 
 
-def test_deepseeks_own_word_for_a_cache_read() -> None:
-    usage = read_usage(chat(prompt_tokens=353, completion_tokens=23, total_tokens=376, prompt_cache_hit_tokens=256))
+@pytest.mark.parametrize(
+    "word", ["prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens", "num_cached_tokens"]
+)
+def test_vendors_own_words_for_a_cache_read(word: str) -> None:
+    usage = read_usage(chat(prompt_tokens=353, completion_tokens=23, total_tokens=376, **{word: 256}))
 
     assert usage == TokenUsage(353, 23, 256)
 
@@ -145,6 +148,13 @@ def test_running_totals_of_a_stream_that_was_cut_are_a_lower_bound() -> None:
     assert (usage.input_tokens, usage.output_tokens, usage.missing) == (12, 3, ("output_tokens",))
 
 
+def test_events_are_taken_out_of_an_sdks_wrapping() -> None:
+    """Mistral's `CompletionEvent` has the chunk in `data`."""
+    chunk = {"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}
+
+    assert read_usage([{"data": chunk}]) == TokenUsage(9, 4)
+
+
 def test_a_response_that_failed_keeps_what_it_used() -> None:
     response = {
         "object": "response",
@@ -192,6 +202,23 @@ def test_the_providers_own_count_of_searches_wins() -> None:
     }
 
     assert read_usage(body).units == {"web_searches": 4}
+
+
+def test_pictures_drawn_by_another_model_are_billed_beside_the_answer() -> None:
+    body = {
+        "object": "response",
+        "output": [{"type": "image_generation_call"}],
+        "tool_usage": {
+            "image_gen": {"input_tokens": 20, "output_tokens": 1000, "output_tokens_details": {"image_tokens": 1000}}
+        },
+        "usage": {"input_tokens": 5, "output_tokens": 6},
+    }
+
+    reading = read(body)
+
+    assert reading.usage == TokenUsage(5, 6, units={"pass_tokens": 1020})
+    assert reading.passes == (Pass("image_generation", "", TokenUsage(20, 1000, output_image_tokens=1000)),)
+    assert reading.billed_usage == reading.usage
 
 
 def test_realtime_usage_has_audio_that_was_cached() -> None:
@@ -318,6 +345,7 @@ def test_an_advisors_pass_needs_a_record_of_its_own() -> None:
     body = message(
         input_tokens=100,
         output_tokens=10,
+        service_tier="priority",
         iterations=[
             {"type": "message", "input_tokens": 100, "output_tokens": 10},
             {
@@ -338,7 +366,7 @@ def test_an_advisors_pass_needs_a_record_of_its_own() -> None:
         Pass("compaction", None, TokenUsage(50, 5)),
     )
     assert (reading.usage.input_tokens, reading.usage.units) == (100, {"pass_tokens": 67})
-    assert reading.billed_usage == TokenUsage(150, 15, units={"pass_tokens": 12})
+    assert reading.billed_usage == TokenUsage(150, 15, units={"pass_tokens": 12}, context={"service_tier": "priority"})
 
 
 # --------------------------------------------------------------------------------------------------- Google
@@ -506,6 +534,28 @@ def test_an_invocations_last_event_counts_for_models_that_do_not() -> None:
     data = chunk({"outputs": [{"text": "hi"}]}) + chunk({"outputs": [], "amazon-bedrock-invocationMetrics": metrics})
 
     assert read_usage(data) == TokenUsage(17, 34, 5)
+
+
+def test_the_chunks_of_boto3_are_bytes() -> None:
+    events = [
+        {
+            "chunk": {
+                "bytes": json.dumps(
+                    {"type": "message_start", "message": message(input_tokens=9, output_tokens=1)}
+                ).encode()
+            }
+        },
+        {"chunk": {"bytes": json.dumps({"type": "message_delta", "usage": {"output_tokens": 4}}).encode()}},
+    ]
+
+    assert read_usage(events) == TokenUsage(9, 4)
+
+
+def test_a_broken_chunk_does_not_hide_the_others() -> None:
+    broken = aws_message({"bytes": "====="}, event_type="chunk", message_type="event")
+    metrics = {"inputTokenCount": 12, "outputTokenCount": 34}
+
+    assert read_usage(broken + chunk({"amazon-bedrock-invocationMetrics": metrics})) == TokenUsage(12, 34)
 
 
 def test_llamas_stream_tells_its_prompt_first_and_its_total_last() -> None:

@@ -311,6 +311,12 @@ def test_bedrocks_service_tier_is_read() -> None:
     assert usage_of(metadata(1, 1), {"serviceTier": {"type": "flex"}}).context == {"service_tier": "flex"}
 
 
+def test_details_that_are_no_table_do_not_cost_the_totals() -> None:
+    kept: Any = {"input_tokens": 3, "output_tokens": 4, "input_token_details": [1], "output_token_details": "x"}
+
+    assert usage_of(kept) == TokenUsage(3, 4)
+
+
 def test_nothing_at_all_is_read_as_unknown() -> None:
     empty: Any = None
 

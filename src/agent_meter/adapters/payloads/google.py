@@ -202,7 +202,7 @@ def fold(events: list[Fields]) -> Fields:
             whole["error"] = event.get("error")
     whole["candidates"] = candidates
     whole["usageMetadata"] = best
-    whole[CUT] = candidates and not any(pick(fields(c), "finishReason", "finish_reason") for c in candidates)
+    whole[CUT] = bool(candidates) and not any(pick(fields(c), "finishReason", "finish_reason") for c in candidates)
     return whole
 
 

@@ -60,7 +60,7 @@ def from_langchain(
 
 def _read(kept: Fields, about: Fields, output: Fields, provider: str) -> Reading:
     raw = output.get("token_usage") or output.get("usage") or about.get("token_usage") or about.get("usage")
-    if raw is None and (about.get("eval_count") is not None or about.get("prompt_eval_count") is not None):
+    if not raw and (about.get("eval_count") is not None or about.get("prompt_eval_count") is not None):
         raw = about  # Ollama's own counts
     word = about.get("service_tier")
     where = tier(undouble(word)) if word and isinstance(word, str) else EMPTY
@@ -146,52 +146,37 @@ def _metadata_usage(kept: Fields, provider: str) -> TokenUsage:
     )
     if prompt is None and completion is None:
         return UNKNOWN
-    read = write = five = hour = audio = image = reasoning = spoken = drawn = 0
-    seen: str | None = None
-    detail = get("input_token_details")
-    if detail:
-        for key, value in detail.items():
-            count = number(value)
-            if not count:
-                continue
-            if key[:5] == "flex_" or key[:9] == "priority_":
-                seen, _, key = key.partition("_")
-            if key == "cache_read":
-                read += count
-            elif key == "cache_creation":
-                write += count
-            elif key == "ephemeral_5m_input_tokens":
-                five += count
-            elif key == "ephemeral_1h_input_tokens":
-                hour += count
-            elif key == "audio":
-                audio += count
-            elif key == "image":
-                image += count
-            elif key in TIERS:
-                seen = key
-    detail = get("output_token_details")
-    if detail:
-        for key, value in detail.items():
-            count = number(value)
-            if not count:
-                continue
-            if key[:5] == "flex_" or key[:9] == "priority_":
-                seen, _, key = key.partition("_")
-            if key == "reasoning":
-                reasoning += count
-            elif key == "audio":
-                spoken += count
-            elif key == "image":
-                drawn += count
-            elif key in TIERS:
-                seen = key
+    inputs, tier_in = _parts(get("input_token_details"))
+    outputs, tier_out = _parts(get("output_token_details"))
+    read, write = inputs.get("cache_read", 0), inputs.get("cache_creation", 0)
+    five, hour = inputs.get("ephemeral_5m_input_tokens", 0), inputs.get("ephemeral_1h_input_tokens", 0)
+    seen = tier_in or tier_out
     if five + hour > write:  # the general key is zero where the times to live are known
         write = five + hour
     if prompt is not None and read + write > prompt and provider not in OVERLAPPING:
         prompt += read + write  # an integration that kept the exclusive reading
         total = None
     return inclusive(
-        prompt, completion, total, read, write, hour, reasoning, audio, spoken, image, drawn, EMPTY,
+        prompt, completion, total, read, write, hour, outputs.get("reasoning", 0), inputs.get("audio", 0),
+        outputs.get("audio", 0), inputs.get("image", 0), outputs.get("image", 0), EMPTY,
         tier(seen) if seen else EMPTY, None, provider, True,
     )  # fmt: skip
+
+
+def _parts(detail: object) -> tuple[Mapping[str, int], str | None]:
+    """The counts among the details, and the service tier that their keys are named after."""
+    if not detail or not isinstance(detail, Mapping):
+        return EMPTY, None
+    parts: dict[str, int] = {}
+    seen: str | None = None
+    for key, value in detail.items():
+        count = number(value)
+        if not count:
+            continue
+        if key in TIERS:  # what is left of the total, and no part of it
+            seen = key
+            continue
+        if key[:5] == "flex_" or key[:9] == "priority_":
+            seen, _, key = key.partition("_")
+        parts[key] = parts.get(key, 0) + count
+    return parts, seen

@@ -21,6 +21,7 @@ from .fields import (
     MISSING_OUTPUT,
     UNKNOWN,
     Fields,
+    Pass,
     Reading,
     Units,
     amount,
@@ -37,6 +38,9 @@ from .fields import (
 # Where `total_tokens` is not given, these count reasoning beside the completion.
 REASONING_OUTSIDE = frozenset({"xai", "x-ai", "x_ai", "perplexity"})
 AUDIO_OUTSIDE = frozenset({"mistral", "mistralai", "mistral_ai"})
+
+# A cache read in the words of DeepSeek, Together and Moonshot, gateways to Claude, Mistral.
+CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens", "num_cached_tokens")
 
 # Hosted tools with a fee: the items that the answer lists them as, and the unit that is billed.
 FEES = {
@@ -79,7 +83,7 @@ def chat_usage(u: Fields, provider: str = "", about: Mapping[str, str] = EMPTY, 
         d = detail.get if type(detail) is dict else fields(detail).get
         reasoning, spoken, drawn = number(d("reasoning_tokens")), number(d("audio_tokens")), number(d("image_tokens"))
     if read is None:
-        for name in ("prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens"):
+        for name in CACHED:
             if (read := number(get(name))) is not None:
                 break
     if write is None:
@@ -103,7 +107,7 @@ def chat_usage(u: Fields, provider: str = "", about: Mapping[str, str] = EMPTY, 
     if reasoning is None and (reasoning := number(get("reasoning_tokens"))):
         cited = number(get("citation_tokens")) or 0
         if completion is not None and (cited or searches or provider == "perplexity" or reasoning > completion):
-            # Perplexity counts neither its thinking nor what it cites, and its total tells of neither.
+            # Perplexity's completion and its total leave out both its thinking and what it cites.
             completion += cited + (reasoning if total is None or total <= (prompt or 0) + completion else 0)
             total = None if total is None else max(total, (prompt or 0) + completion)
             provider = ""
@@ -237,12 +241,19 @@ def responses(body: Fields, provider: str) -> Reading:
     u = get("usage")
     service = text(get("service_tier"))
     about = tier(service) if service else EMPTY
-    units = hosted_fees(output, fields(u), fields(get("tool_usage")))
+    tools = fields(get("tool_usage"))
+    units = hosted_fees(output, fields(u), tools)
     if u is None:
         usage = TokenUsage(units=units, missing=MISSING_BOTH, context=about)
     else:
         usage = responses_usage(fields(u), provider, units, about)
-    return Reading(usage, text(get("model")), text(get("id")), names)
+    passes: tuple[Pass, ...] = ()
+    drawn = tools.get("image_gen")
+    if drawn is not None and (pictures := responses_usage(fields(drawn))).total_tokens:
+        passes = (Pass("image_generation", "", pictures),)
+        units = {name: count for name, count in units.items() if name != "image_generations"}
+        usage = replace(usage, units=frozen({**units, "pass_tokens": pictures.total_tokens}))
+    return Reading(usage, text(get("model")), text(get("id")), names, None, passes)
 
 
 def hosted_fees(output: object, u: Fields = EMPTY, tool_usage: Fields = EMPTY) -> Units:

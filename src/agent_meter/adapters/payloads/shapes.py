@@ -74,7 +74,8 @@ def _by_usage(body: Fields, u: Fields, provider: str) -> Reading:
         return others.converse(body)
     if has("tokens") is not None or has("billed_units") is not None:
         return others.cohere(body)
-    if has("cache_read_input_tokens") is not None and has("prompt_tokens") is None:
+    cached = has("cache_read_input_tokens") is not None or has("cache_creation_input_tokens") is not None
+    if cached and has("prompt_tokens") is None:
         return anthropic.message(body)
     if has("total_input_tokens") is not None:
         return google.interaction(body)

@@ -121,12 +121,21 @@ def _aws_headers(data: bytes) -> Iterator[tuple[str, str]]:
 
 def fold(events: Sequence[object]) -> Fields:
     """The body that a list of stream events amounts to."""
-    seen = [f for event in events if event is not None and (f := fields(event)) is not None]
+    seen = [_bare(fields(event)) for event in events]
     for event in seen:
         how = kind_of(event)
         if how is not None:
             return how(seen)
     return _last_told(seen)
+
+
+def _bare(event: Fields) -> Fields:
+    """An event out of the wrapping that some SDKs (Mistral's) give it."""
+    if event.get("choices") is None and event.get("type") is None:
+        inner = event.get("data")
+        if inner is not None and fields(inner).get("choices") is not None:
+            return fields(inner)
+    return event
 
 
 def kind_of(event: Fields) -> Fold | None:
@@ -248,18 +257,24 @@ def fold_invoke(events: list[Fields]) -> Fields:
     for event in events:
         error = event.get("error") or error
         data = fields(event.get("chunk")).get("bytes")
-        if isinstance(data, str):
-            import base64
-
-            data = base64.b64decode(data, validate=False)
-        if not isinstance(data, (bytes, bytearray)):
-            continue
-        value = parse(data)
+        value = parse(_bytes(data))
         if isinstance(value, dict):
             inner.append(value)
             metrics = value.get("amazon-bedrock-invocationMetrics") or metrics
     whole = fold(inner)
     return _Over(whole, {"error": error, "amazon-bedrock-invocationMetrics": metrics})
+
+
+def _bytes(data: object) -> bytes:
+    """The bytes of a chunk: as boto3 gives them, or as base64 on the wire. What is neither is empty."""
+    if isinstance(data, (bytes, bytearray)):
+        return bytes(data)
+    from base64 import b64decode
+
+    try:
+        return b64decode(data) if isinstance(data, str) else b""
+    except ValueError:
+        return b""
 
 
 def _merged(events: list[Fields]) -> Fields:
