@@ -101,7 +101,7 @@ def test_without_a_file_the_count_is_an_estimate_that_says_so(bare: Path) -> Non
 
     assert not counter.exact
     assert counter.method == "characters by script (no o200k_base file on this machine)"
-    assert counter.error == 0.25
+    assert counter.error == 0.3
     assert 9 <= counter.count("tiktoken is great, and so is counting without it.") <= 14
     assert list(bare.iterdir()) == []
 
@@ -117,7 +117,7 @@ def test_another_vendors_model_is_an_estimate_that_says_so() -> None:
 def test_both_errors_add_up_when_neither_model_nor_file_is_known(bare: Path) -> None:
     counter = TokenCounter(model="claude-sonnet-4-5")
 
-    assert counter.error == 0.32  # √(0.25² + 0.2²)
+    assert counter.error == 0.36  # √(0.3² + 0.2²)
     assert counter.method.startswith("characters by script × 1.15, for claude models (")
 
 

@@ -67,9 +67,12 @@ def test_ten_kilobytes_take_less_than_50_microseconds(what: str) -> None:
     text = TEXTS[what] * 200
     while len(text.encode()) > 10_000:
         text = text[: len(text) * 99 // 100]
-    best = min(timeit.repeat(lambda: estimate_tokens(text, "gpt-4o"), number=100, repeat=20)) / 100
+    data = text.encode()
+    one_pass = min(timeit.repeat(lambda: data.translate(None, b"aeiou"), number=10, repeat=200)) / 10
+    best = min(timeit.repeat(lambda: estimate_tokens(text, "gpt-4o"), number=10, repeat=200)) / 10
 
-    assert best < 50e-6
+    # Or, where the machine is slow or busy, ten passes over the text: about 50 µs on an idle one.
+    assert best < max(50e-6, 10 * one_pass)
 
 
 def test_estimating_loads_no_tokenizer() -> None:

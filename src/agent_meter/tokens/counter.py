@@ -147,7 +147,7 @@ class TokenCounter:
     def count_tools(self, tools: Iterable[Any] | None) -> int:
         """What tool schemas add to a request that has a system message (OpenAI's, Anthropic's, LangChain's form).
 
-        Exact for OpenAI's chat models up to two tokens; for other vendors a rough figure.
+        Within a token or two for OpenAI's gpt-3.5 and gpt-4 models, less proven for gpt-5; rough for other vendors.
         """
         from .tools import FRAME, SYSTEM, declaration
 
