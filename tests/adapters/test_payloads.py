@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import UserDict
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from agent_meter import TokenUsage
 from agent_meter.adapters import payloads
 from agent_meter.adapters.payloads import Reading, read, read_errors, read_usage
+from agent_meter.adapters.payloads.openai import FEES, XAI_FEES
 
 BODY: dict[str, Any] = {
     "id": "chatcmpl-1",
@@ -190,6 +192,13 @@ def test_the_public_names_are_these() -> None:
         "Pass", "ReadErrors", "Reading", "from_langchain", "hosted_fees", "read", "read_errors", "read_usage",
         "undouble",
     }  # fmt: skip
+
+
+def test_the_reference_page_knows_every_public_name_and_every_fee() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "payloads.md").read_text(encoding="utf-8")
+
+    fees = {*FEES.values(), *XAI_FEES.values()}
+    assert [name for name in (*payloads.__all__, *sorted(fees)) if name not in page] == []
 
 
 def test_importing_the_readers_imports_no_sdk_and_no_framework() -> None:

@@ -301,10 +301,11 @@ def test_a_cache_hits_cost_of_zero_is_not_taken_for_a_price() -> None:
     assert usage_of({**metadata(626, 106), "total_cost": 0}).reported_pico is None
 
 
-def test_geminis_searches_are_counted() -> None:
-    about = {"model_name": "gemini-3-flash", "grounding_metadata": {"web_search_queries": ["a", "b"]}}
+@pytest.mark.parametrize(("model", "billed"), [("gemini-3-flash", 2), ("models/gemini-2.5-flash", 1)])
+def test_geminis_searches_are_counted_as_they_are_billed(model: str, billed: int) -> None:
+    about = {"model_name": model, "grounding_metadata": {"web_search_queries": ["a", "b"]}}
 
-    assert usage_of(metadata(10, 5), about).units == {"web_searches": 2}
+    assert usage_of(metadata(10, 5), about).units == {"web_searches": billed}
 
 
 def test_bedrocks_service_tier_is_read() -> None:

@@ -110,6 +110,12 @@ def modalities(details: object) -> Mapping[str, int]:
     return counts
 
 
+def billed_searches(queries: int, model: object) -> int:
+    """Searches with Google are billed by the grounded prompt up to Gemini 2.5, by the query from 3 on."""
+    older = isinstance(model, str) and model.removeprefix("models/").startswith(("gemini-1", "gemini-2"))
+    return min(queries, 1) if older else queries
+
+
 def generate(body: Fields, provider: str = "") -> Reading:
     """An answer of generateContent, or of an embedding call."""
     get = body.get
@@ -126,9 +132,7 @@ def generate(body: Fields, provider: str = "") -> Reading:
                 names.append(name)
         ground = fields(pick(c, "groundingMetadata", "grounding_metadata"))
         searches += len(items(pick(ground, "webSearchQueries", "web_search_queries")))
-    if searches > 1 and model and model.startswith(("gemini-1", "gemini-2")):
-        searches = 1  # these are billed by the grounded prompt, later ones by the query
-    units = frozen({"web_searches": searches}) if searches else EMPTY
+    units = frozen({"web_searches": billed_searches(searches, model)}) if searches else EMPTY
     answers = get("embedding") is None and get("embeddings") is None
     if u is None:
         usage = TokenUsage(units=units, missing=MISSING_BOTH if answers else MISSING_INPUT)

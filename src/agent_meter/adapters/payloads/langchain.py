@@ -29,6 +29,7 @@ from .fields import (
     text,
     tier,
 )
+from .google import billed_searches
 from .openai import chat_usage, inclusive
 from .shapes import passes_of, usage_of
 
@@ -114,8 +115,11 @@ def _around(usage: TokenUsage, about: Fields, where: Mapping[str, str]) -> dict[
         more["context"] = context(aws if isinstance(aws, str) else fields(aws).get("type"))
     if usage.reported_pico is None and get("cost") is not None:
         more["reported_pico"] = spent(about)
-    searches = len(items(fields(ground).get("web_search_queries"))) if (ground := get("grounding_metadata")) else 0
-    searches = searches or number(get("num_search_queries")) or 0
+    if (ground := get("grounding_metadata")) is not None:
+        queries = len(items(fields(ground).get("web_search_queries")))
+        searches = billed_searches(queries, get("model_name"))
+    else:
+        searches = number(get("num_search_queries")) or 0  # Perplexity
     if searches:
         more["units"] = FrozenMap({**usage.units, "web_searches": searches})
     if "search_context_size" not in usage.context and (size := text(get("search_context_size"))):
