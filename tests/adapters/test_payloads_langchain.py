@@ -1,4 +1,4 @@
-"""LangChain's form of usage: right in every trap that its integrations set, and cheap."""
+"""LangChain's form of usage: right in every trap that its integrations set."""
 
 from __future__ import annotations
 
