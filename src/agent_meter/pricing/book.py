@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import PriceError
 from ..hookspecs import hookimpl
@@ -17,6 +17,9 @@ from .layers import Layer, build, with_fees
 from .names import local_reason, provider_key
 from .policy import OnUnpriced, UnpricedGuard
 from .rates import Amount, Rates
+
+if TYPE_CHECKING:
+    from .pricelist import PriceList
 
 Given = Mapping[str, Any] | str | PathLike[str] | None
 
@@ -38,7 +41,8 @@ class PriceBook:
     Strongest first: `set(…)`; `overrides` (a mapping, or the path of a price file) and `cost_rates` (US$ per 1K
     tokens, blended); the price file of `AGENT_METER_PRICES` or `./agent_meter.toml`; `AGENT_METER_COST_RATES`;
     local models; our dated corrections; genai-prices. `use_reported=True` puts the cost that a provider reports
-    in front of the last three. `discover=False` reads neither environment nor files that were not named.
+    in front of the last three. `price_list` (or `AGENT_METER_PRICE_LIST`) is a newer list in the JSON of
+    genai-prices. `discover=False` reads neither environment nor files that were not named.
 
     Raises `PriceError` when something is wrong in form. Readers need no lock: changes swap the whole state.
     """
@@ -50,6 +54,7 @@ class PriceBook:
         cost_rates: Mapping[str, Amount] | None = None,
         on_unpriced: str = "warn",
         use_reported: bool = False,
+        price_list: str | PathLike[str] | None = None,
         discover: bool = True,
     ) -> None:
         self.version = 1
@@ -59,6 +64,8 @@ class PriceBook:
         self._cost_rates = dict(cost_rates or {})
         self._discover = discover
         self._own: dict[str, tuple[Entry, ...]] = {}
+        self._price_list = price_list
+        self._list: PriceList | None = None
         self._policy = OnUnpriced(on_unpriced)
         self._files = self._read()
         self._state = self._build()
@@ -166,10 +173,7 @@ class PriceBook:
 
     def preload(self) -> PriceBook:
         """Import the price list now (0.2 s), so that the first call does not wait for it."""
-        self.find(Model("openai", "gpt-4o"))
-        from . import genai
-
-        genai.bundled()
+        self.price_list.find(Model("openai", "gpt-4o"))
         return self
 
     def _swap(self) -> None:
@@ -181,7 +185,13 @@ class PriceBook:
     def _read(self) -> tuple[Layer, ...]:
         from . import sources
 
-        return sources.layers(self._overrides, self._cost_rates, discover=self._discover)
+        layers = sources.layers(self._overrides, self._cost_rates, discover=self._discover)
+        named = self._price_list or (sources.price_list() if self._discover else None)
+        if named:
+            from . import listfile
+
+            self._list = listfile.read(named)
+        return layers
 
     def _build(self) -> _State:
         layers = (Layer(self._own, source="set"), *self._files)
@@ -219,7 +229,14 @@ class PriceBook:
         reason = local_reason(model)
         if reason is not None:
             return Rates.free_of_charge(reason, provider=model.provider, model=model.name, source="local")
-        from . import pricelist
-
-        rates = pricelist.installed().find(model)
+        rates = self.price_list.find(model)
         return rates.replace(reported_first=True) if self.use_reported else rates
+
+    @property
+    def price_list(self) -> PriceList:
+        """The list under everything that the user says; reading it imports genai-prices."""
+        if self._list is None:
+            from . import pricelist
+
+            self._list = pricelist.installed()
+        return self._list

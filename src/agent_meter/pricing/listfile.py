@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import date, time
 from decimal import Decimal
 from hashlib import sha256
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ _CLAUSES = {
 }
 
 
-def read(path: str | Path) -> PriceList:
+def read(path: str | PathLike[str]) -> PriceList:
     """The price list of a file; `"installed"` is that of the installed package. Raises `PriceError`."""
     if str(path) == "installed":
         return PriceList(genai.bundled(), genai.source(), corrections())

@@ -45,7 +45,7 @@ _ALIASES: dict[str, str] = {
         ),
         "aws": (
             "bedrock bedrock_converse bedrockconverse amazon_bedrock aws_bedrock chatbedrock chatbedrockconverse "
-            "amazon anthropic_bedrock bedrock_runtime"
+            "amazon anthropic_bedrock bedrock_runtime bedrock_mantle"
         ),
         "mistral": "mistralai mistral_ai chatmistralai mistralaiembeddings",
         "x-ai": "xai x_ai grok chatxai",

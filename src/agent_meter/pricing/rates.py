@@ -365,5 +365,5 @@ def _count(name: str, value: object, counts: dict[str, Count], notes: list[str])
     count = exact(value)
     if count is None or count < 0:
         notes.append(f"{name} {value!r} is not a count, taken as 0")
-    elif count:
+    else:
         counts[name] = max(count, counts.get(name, 0))

@@ -49,16 +49,17 @@ def _resolve(model: Model, ref: str, providers: dict[str, Provider]) -> Found | 
     hint = provider_key(model.provider)
     if ref.startswith("arn:") and "application-inference-profile" in ref:
         return "an application inference profile hides its model; say which with like = … in the price file"
-    pid = _by_endpoint(model.endpoint, providers) or _listed(hint, providers)
+    host = _by_endpoint(model.endpoint, providers)
+    pid = host or _listed(hint, providers)
     notes: list[str] = []
-    if pid is None or hint == "openai_compatible" or (pid in DIALECTS and hint in DIALECTS):
+    if host is None and hint in DIALECTS:
         head, rest = _prefixed(ref, providers)
-        if head and head != pid and not (pid == "openai" and head == "openai"):
+        if head:
             pid, ref = head, rest
     if pid is None and hint not in DIALECTS:
         if hint in LOCAL:
             return f"{model.name!r} is not run by {model.provider} here, and its price is not known"
-        pid = _vendor(ref, providers) if proprietary(ref) else None
+        pid = _prefixed(ref, providers)[0] or _vendor(ref, providers) if proprietary(ref) else None
         if pid is None:
             return f"unknown provider {model.provider!r}"
         notes.append(f"provider {model.provider!r} is not in the price list; {pid} rates used")
@@ -71,7 +72,7 @@ def _resolve(model: Model, ref: str, providers: dict[str, Provider]) -> Found | 
         if not proprietary(ref) and not _BEDROCK.match(ref) and not ref.startswith("arn:"):
             notes.append(f"no provider named; {pid} rates used")
     found = _find(providers[pid], ref, providers, notes)
-    if found is None and hint in DIALECTS and not _by_endpoint(model.endpoint, providers):
+    if found is None and host is None and hint in DIALECTS:
         # A gateway that speaks OpenAI's dialect serves anybody's models.
         vendor = _vendor(ref, providers) if proprietary(ref) else None
         if vendor and vendor != pid:

@@ -19,6 +19,7 @@ from .rates import FormError, fee_prices
 FILE = "agent_meter.toml"
 FILES_VARIABLE = "AGENT_METER_PRICES"
 RATES_VARIABLE = "AGENT_METER_COST_RATES"
+LIST_VARIABLE = "AGENT_METER_PRICE_LIST"
 _SECTIONS = ("prices", "pattern", "fees")
 
 
@@ -43,6 +44,11 @@ def layers(
         if rates:
             found.append(_from_environment(rates))
     return tuple(found)
+
+
+def price_list() -> str | None:
+    """The file that the environment names in place of the installed price list."""
+    return os.environ.get(LIST_VARIABLE) or None
 
 
 def from_mapping(given: Mapping[str, Any], source: str) -> Layer:

@@ -1,0 +1,301 @@
+"""Looking into prices: one model's card, a whole list, two lists side by side, a newer list, and what-if sums.
+
+Pure functions over a price book or a price list, for the command line and for scripts. What they return are
+plain tuples: `_asdict()` makes JSON of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import PriceError, UnknownModel
+from ..records import Cost, Model, TokenUsage
+from .book import PriceBook
+from .cards import Price, RateCard, plain
+from .genai import segments_of
+from .listfile import digest, read
+from .pricelist import PriceList
+from .rates import Rates
+from .units import MILLION, WIDE, unit
+
+LOST_SHARE = Decimal("0.2")  # an update may lose so many of the models …
+MOVED = 5  # … and move a rate by this factor, before it needs `accept`
+
+
+class Rate(NamedTuple):
+    """US$ for `per` pieces of a unit; above so many input tokens in a call, another rate for all of them."""
+
+    unit: str
+    usd: Decimal
+    per: int
+    above: tuple[tuple[int, Decimal], ...] = ()
+
+
+class Period(NamedTuple):
+    """The rates of a stretch of time, and where they come from."""
+
+    when: str
+    rates: tuple[Rate, ...]
+    card_id: str
+    source: str
+    note: str
+    free: bool
+    variants: tuple[tuple[str, str, tuple[Rate, ...]], ...]  # what a request asks for, when, the rates instead
+
+
+class Shown(NamedTuple):
+    """Everything that is known about a model's price; `now` is the period in force at `at`."""
+
+    model: str
+    provider: str
+    known: bool
+    reason: str
+    source: str
+    at: datetime
+    now: Period | None
+    periods: tuple[Period, ...]
+    context_window: int | None
+
+
+class Listed(NamedTuple):
+    """One model of a price list; US$ for 1M tokens, `None` where there is no such rate."""
+
+    provider: str
+    model: str
+    name: str
+    input: Decimal | None
+    output: Decimal | None
+    cache_read: Decimal | None
+    cache_write: Decimal | None
+    context_window: int | None
+    deprecated: bool
+
+
+class Change(NamedTuple):
+    """What differs between two lists: a model gained (`before` is `None`), lost, or a rate that moved."""
+
+    provider: str
+    model: str
+    unit: str
+    before: Decimal | None
+    after: Decimal | None
+
+    @property
+    def moved_far(self) -> bool:
+        """Whether a rate moved by more than `MOVED` times, or between nothing and something."""
+        if self.before is None or self.after is None:
+            return False
+        low, high = sorted((self.before, self.after))
+        return high > WIDE.multiply(low, Decimal(MOVED))
+
+
+class Update(NamedTuple):
+    """A newer price list that was put in place: its digest, what it holds, what it changes."""
+
+    path: Path
+    sha256: str
+    models: int
+    changes: tuple[Change, ...]
+    problems: tuple[str, ...]  # what had to be accepted
+
+
+class WhatIf(NamedTuple):
+    """What many equal calls would cost."""
+
+    model: str
+    tasks: int
+    usage: TokenUsage  # of one task
+    each: Cost
+    total: Decimal | None
+
+
+# --------------------------------------------------------------------------------------------- one model
+
+
+def show(prices: PriceBook, model: str, *, provider: str = "", at: datetime | None = None) -> Shown:
+    """A model's rates, past, present and dated ahead."""
+    at = at or datetime.now(UTC)
+    rates = prices.find(Model(provider, model))
+    pick = rates.pick(at)
+    periods = tuple(_period(rates, index) for index in range(len(rates.segments)))
+    now = None
+    if pick is not None:
+        chosen = [p for p, s in zip(periods, rates.segments, strict=True) if s.card == pick.card]
+        now = chosen[-1] if chosen else None
+    return Shown(
+        rates.model or model, rates.provider, rates.known, rates.reason, rates.source, at, now, periods,
+        rates.context_window,
+    )  # fmt: skip
+
+
+def _period(rates: Rates, index: int) -> Period:
+    segment = rates.segments[index]
+    variants = []
+    for variant in segment.variants:
+        what = ", ".join(f"{key}={value}" for key, value in variant.when)
+        if variant.factor is not None:
+            what += f" (x {plain(variant.factor)})"
+        if variant.prices or variant.factor is not None:
+            variants.append((what, str(variant.window), _rates(variant.prices)))
+    card = segment.card
+    return Period(
+        str(segment.window), _rates(card.prices), card.card_id, segment.source, segment.note,
+        card.free or card.included, tuple(variants),
+    )  # fmt: skip
+
+
+def _rates(prices: object) -> tuple[Rate, ...]:
+    given: dict[str, Price] = dict(prices)  # type: ignore[call-overload]
+    return tuple(Rate(name, price.base, unit(name).per, price.tiers) for name, price in given.items())
+
+
+# ---------------------------------------------------------------------------------------------- one list
+
+
+def listing(prices: PriceList, *, provider: str | None = None, at: datetime | None = None) -> Iterator[Listed]:
+    """The models of a price list, of one provider or of all. Raises `PriceError` for a provider it does not have."""
+    if provider is not None and provider not in prices.providers:
+        raise PriceError(f"no provider {provider!r} in the price list; it has {', '.join(prices.providers)}")
+    for pid, owner in prices.providers.items():
+        if provider in (None, pid):
+            for model in owner.models:
+                card = _card(prices, pid, model.id, at)
+                read_rate = card.rate if card else lambda _: None
+                own = card.prices if card else {}
+                yield Listed(
+                    pid, model.id, model.name or model.id, read_rate("input_tokens"), read_rate("output_tokens"),
+                    read_rate("cache_read_tokens") if "cache_read_tokens" in own else None,
+                    read_rate("cache_write_tokens") if "cache_write_tokens" in own else None,
+                    model.context_window, bool(model.deprecated),
+                )  # fmt: skip
+
+
+def _card(prices: PriceList, pid: str, model_id: str, at: datetime | None) -> RateCard | None:
+    owner = prices.providers[pid]
+    model = next(m for m in owner.models if m.id == model_id)
+    rates = Rates(segments_of(model, owner, listed_in=prices.source))
+    pick = rates.pick(at or datetime.now(UTC))
+    return pick.card if pick else None
+
+
+# --------------------------------------------------------------------------------------------- two lists
+
+
+def open_list(name: str | Path) -> PriceList:
+    """A price list by file name; `"installed"` is that of the installed package. Raises `PriceError`."""
+    return read(name)
+
+
+def diff(before: PriceList, after: PriceList, *, at: datetime | None = None) -> tuple[Change, ...]:
+    """What changed between two lists, by provider and model: models gained and lost, rates that moved."""
+    old, new = _table(before, at), _table(after, at)
+    changes = []
+    for key in sorted(old.keys() | new.keys()):
+        if key not in new or key not in old:
+            there, here = (Decimal(1) if key in table else None for table in (old, new))
+            changes.append(Change(*key, "model", there, here))
+            continue
+        for name in sorted(old[key].keys() | new[key].keys()):
+            a, b = old[key].get(name), new[key].get(name)
+            if a != b:
+                changes.append(Change(*key, name, a, b))
+    return tuple(changes)
+
+
+def _table(prices: PriceList, at: datetime | None) -> dict[tuple[str, str], dict[str, Decimal]]:
+    table: dict[tuple[str, str], dict[str, Decimal]] = {}
+    moment = at or datetime.now(UTC)
+    for pid, owner in prices.providers.items():
+        for model in owner.models:
+            pick = Rates(segments_of(model, owner, listed_in=prices.source)).pick(moment)
+            table[pid, model.id] = {name: price.base for name, price in pick.card.prices.items()} if pick else {}
+    return table
+
+
+def problems(changes: tuple[Change, ...], models_before: int) -> tuple[str, ...]:
+    """Why a newer list should not be taken unseen: it lost many models, or a rate moved very far."""
+    found = []
+    lost = sum(1 for change in changes if change.unit == "model" and change.after is None)
+    if lost > models_before * LOST_SHARE:
+        found.append(f"{lost:,} of {models_before:,} models are gone (more than {LOST_SHARE:.0%})")
+    found += [
+        f"{change.provider}/{change.model} {change.unit}: {change.before} to {change.after} (more than {MOVED}x)"
+        for change in changes
+        if change.unit != "model" and change.moved_far
+    ]
+    return tuple(found)
+
+
+def update(
+    source: str | Path, destination: str | Path, *, accept: bool = False, current: PriceList | None = None
+) -> Update:
+    """Put a newer price list in place, with its SHA-256 beside it (`<name>.sha256`).
+
+    Compared with the list that is there, else with `current`, else with the installed one. Raises `PriceError`
+    when it lost more than 20 % of the models or moved a rate by more than 5x, unless `accept`; what is there
+    then stays. Nothing is fetched: the file is yours.
+    """
+    destination = Path(destination)
+    newer = read(source)
+    older = read(destination) if destination.exists() else current or read("installed")
+    changes = diff(older, newer)
+    found = problems(changes, sum(len(owner.models) for owner in older.providers.values()))
+    if found and not accept:
+        more = f" … and {len(found) - 10} more" if len(found) > 10 else ""
+        raise PriceError(f"{source} is not taken over: {'; '.join(found[:10])}{more}. Accept it explicitly to use it.")
+    raw = Path(source).read_bytes()
+    sha = digest(raw)
+    _replace(destination, raw)
+    _replace(destination.with_name(destination.name + ".sha256"), f"{sha}  {destination.name}\n".encode())
+    models = sum(len(owner.models) for owner in newer.providers.values())
+    return Update(destination, sha, models, changes, found)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + f".{os.getpid()}.new")
+    draft.write_bytes(content)
+    draft.replace(path)
+
+
+# ----------------------------------------------------------------------------------------------- what if
+
+
+def whatif(
+    prices: PriceBook,
+    model: str,
+    *,
+    tasks: int,
+    tokens: int,
+    output_share: Decimal | float | str = Decimal("0.125"),
+    cached_share: Decimal | float | str = Decimal(0),
+    provider: str = "",
+    at: datetime | None = None,
+) -> WhatIf:
+    """What `tasks` calls of `tokens` tokens each would cost, so much of them output, so much of the input cached.
+
+    Shares are between 0 and 1; token counts are rounded down. Raises `PriceError`, and `UnknownModel`.
+    """
+    shares = [Decimal(repr(s)) if isinstance(s, float) else Decimal(s) for s in (output_share, cached_share)]
+    if tasks < 0 or tokens < 0 or not all(0 <= share <= 1 for share in shares):
+        raise PriceError(f"tasks {tasks}, tokens {tokens}, shares {shares[0]} and {shares[1]}: not below 0 nor above 1")
+    output = int(WIDE.multiply(Decimal(tokens), shares[0]))
+    cached = int(WIDE.multiply(Decimal(tokens - output), shares[1]))
+    usage = TokenUsage(tokens - output, output, cached)
+    rates = prices.find(Model(provider, model))
+    cost = rates.price(usage, at or datetime.now(UTC))
+    if not rates.known and cost.amount is None:
+        raise UnknownModel(f"no price for {model!r}: {rates.reason}")
+    total = None if cost.amount is None else WIDE.multiply(cost.amount, Decimal(tasks))
+    return WhatIf(rates.model or model, tasks, usage, cost, total)
+
+
+__all__ = [
+    "LOST_SHARE", "MILLION", "MOVED", "Change", "Listed", "Period", "Rate", "Shown", "Update", "WhatIf", "diff",
+    "listing", "open_list", "problems", "show", "update", "whatif",
+]  # fmt: skip
