@@ -1,0 +1,65 @@
+"""What the README shows runs, and prints what it claims."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from agent_meter import Meter
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def demo() -> str:
+    """The output of `make demo`'s program, run as a newcomer runs it."""
+    run = subprocess.run(
+        [sys.executable, ROOT / "examples" / "quickstart_langchain.py"], capture_output=True, text=True, timeout=100
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_the_demo_meters_what_the_provider_served(demo: str) -> None:
+    served, paid = re.findall(r"served ([\d,]+) tokens; the meter says ([\d,]+) were", demo)[0]
+
+    assert served == paid
+
+
+def test_the_demo_shows_calls_tools_and_a_replay_live(demo: str) -> None:
+    live, _, after = demo.partition("📊 Usage Summary")
+
+    assert re.search(r"researcher +gpt-4o +420 in +42 out +\$0\.001470 +\d+ ms +12 reasoning", live)
+    assert re.search(r"writer +claude-sonnet-4-6 +2,600 in +210 out", live)
+    assert "search failed" in live
+    assert "replayed, $0 billed" in live
+    assert "Saved: $0.000148" in after
+    assert "Success rate: 50.0% (1/2)" in after
+
+
+def test_the_readme_shows_a_real_capture(demo: str) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    capture = readme.split("```text\n", 1)[1].split("\n```", 1)[0]
+    timeless = re.compile(r" *\d+ ms|\d\.\d{3}s| +$", re.MULTILINE)
+
+    shown = [timeless.sub("", line) for line in capture.splitlines() if line.strip()]
+
+    assert not [line for line in shown if line not in timeless.sub("", demo).splitlines()]
+
+
+def test_the_readme_plugin_prices_its_models() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    source = readme.split("A whole plugin:\n\n```python\n", 1)[1].split("```", 1)[0]
+    plugin = ModuleType("acme_rates")
+    exec(source, vars(plugin))
+    meter = Meter()
+    meter.register(plugin)
+
+    record = meter.record_usage(model="m1", provider="acme", input_tokens=1_000_000, output_tokens=1_000_000)
+
+    assert str(record.cost_usd) == "1"
