@@ -534,6 +534,35 @@ class Meter:
         assert type(record) is UsageRecord
         return record
 
+    def record_pass(
+        self,
+        call: Call,
+        usage: TokenUsage,
+        *,
+        kind: str = "",
+        model: str | None = None,
+        response_model: str | None = None,
+        cached: bool = False,
+    ) -> UsageRecord:
+        """Record what the provider bills beside the answer to `call`: a compaction, an advisor's turn, a picture.
+
+        It becomes a record of its own, attributed as `call` is; `model` is who did it, where that is another one
+        than was asked. No guard is asked: it has happened.
+        """
+        asked = call.model or Model()
+        if model is not None:
+            asked, response_model = Model(asked.provider, model, asked.endpoint), model or None
+        extra = Call(Kind.LLM, model=asked, parent=call.parent, framework=call.framework)
+        for name in (*attribution.NAMES, "tags", "run_id", "attempt", "streamed", "started_at"):
+            setattr(extra, name, getattr(call, name))
+        extra.rates = self.rates(asked)
+        note = f"{kind or 'another'} pass, billed beside the answer of {call.id}"
+        record = self._finish(
+            extra, usage, response_model=response_model, cached=cached, notes=(note,), status=Status.OK, duration=None
+        )
+        assert type(record) is UsageRecord
+        return record
+
     def record_tool_call(
         self,
         tool_name: str,
