@@ -1,7 +1,7 @@
 """What an `LLMResult` says: usage, model, tools asked for, and whether it came from LangChain's cache.
 
-Read at once and kept by nobody: LangChain's in-memory cache writes into the very objects later (facts: the first
-hit adds `total_cost: 0` to the message of the original call).
+Read at once and kept by nobody: LangChain's in-memory cache writes into the very objects later (the first hit adds
+`total_cost: 0` to the message of the original call).
 """
 
 from __future__ import annotations
@@ -9,23 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
-from ...records import EMPTY, TokenUsage
-from ...tokens import estimate_tokens
-from ..payloads import from_langchain
+from ...errors import BudgetExceeded
+from ...records import EMPTY, FrozenMap, TokenUsage
+from ..payloads import Pass, Reading, from_langchain
+from .estimating import complete, incomplete, missing_input, nothing_counted, said, unfinished
+from .failing import UNSEEN, told_by
+from .failing import never_answered as never_answered
 from .flights import Flight
 
 # `MeteredCache` marks its hits so; see the cache wrapper.
 HIT = "agent_meter_cache_hit"
 NO_NOTES: tuple[str, ...] = ()
+ON_THE_FIRST = ("sent in one request with other prompts; the usage of all is on the first of them",)
+OWN_ID = "lc_run--"  # LangChain's stand-in for a message without an id of its provider
 
 
 class Answer(NamedTuple):
-    """What `Meter.close` is told."""
+    """What `Meter.close` is told. `passes` are billed beside it, and become records of their own."""
 
     usage: TokenUsage | None = None
     response_model: str | None = None
@@ -33,6 +39,13 @@ class Answer(NamedTuple):
     tools: tuple[str, ...] = ()
     cached: bool = False
     notes: tuple[str, ...] = ()
+    passes: tuple[Pass, ...] = ()
+    unseen: bool = False  # something was used, and nothing is known of it
+    without_usage: bool = False  # the answer came whole, and counted nothing
+
+
+# A failure of ours: the call was answered all the same.
+UNREAD = Answer(notes=("the answer could not be read",), unseen=True)
 
 
 def read(flight: Flight, result: LLMResult, *, cut: bool = False) -> Answer:
@@ -52,28 +65,57 @@ def read(flight: Flight, result: LLMResult, *, cut: bool = False) -> Answer:
         if flight.usages is not None and len(flight.usages) > 1:
             kept = _not_running_totals(flight.usages, kept)
     reading = from_langchain(kept, about, output, flight.provider)
-    tools = tuple(_tool_names(choices))
     usage, notes = reading.usage, NO_NOTES
+    if reading.passes:
+        usage = _without_passes(reading)
     if usage.output_tokens and not usage.input_tokens and not cached:
-        usage = _without_input(usage)
-    if _incomplete(usage):
-        usage, notes = _estimate(flight, usage, "".join(_texts(choices)), cut)
-    return Answer(usage, reading.response_model, reading.response_id or message.id, tools, cached, notes)
+        usage = missing_input(usage)
+    if cut:
+        usage = unfinished(usage, about)
+    silent = nothing_counted(usage)
+    if incomplete(usage):
+        usage, notes = complete(flight, usage, said(choices), cut)
+    identity = reading.response_id or message.id
+    if identity is not None and identity.startswith(OWN_ID):
+        identity = None
+    tools = tuple(_tool_names(choices))
+    return Answer(usage, reading.response_model, identity, tools, cached, notes, reading.passes, without_usage=silent)
+
+
+def failed(flight: Flight, error: BaseException, response: LLMResult | None) -> Answer:
+    """What is known of a call that ended in an error."""
+    # Where nothing was streamed, what LangChain calls the response describes the error.
+    if response is not None and flight.chunks and any(response.generations):
+        return read(flight, response, cut=True)
+    told = told_by(error)
+    if told is not None:
+        return Answer(told.usage, told.response_model, told.response_id, told.tools, passes=told.passes)
+    if isinstance(error, BudgetExceeded) or never_answered(error):
+        return Answer()
+    return Answer(notes=UNSEEN, unseen=True)
 
 
 def _text_answer(flight: Flight, output: Mapping[str, Any], first: Any, cut: bool) -> Answer:
-    """Text models: usage is in `llm_output`; of a batch sent as one call, the first run carries all of it."""
+    """Text models: usage is in `llm_output`; of prompts sent as one request, the first run carries all of it."""
     if first is None and not output:
         return Answer()
     about = getattr(first, "generation_info", None) or EMPTY
     cached = bool(about.get(HIT))
     reading = from_langchain(None, about, output, flight.provider)
-    usage, notes = reading.usage, NO_NOTES
-    if _incomplete(usage):
-        if output.get("token_usage") == {}:
-            return Answer(TokenUsage(), reading.response_model, notes=("usage is on the first run of the batch",))
-        usage, notes = _estimate(flight, usage, getattr(first, "text", "") or "", cut)
-    return Answer(usage, reading.response_model, reading.response_id, (), cached, notes)
+    usage, notes, silent = reading.usage, NO_NOTES, False
+    if incomplete(usage):
+        batch = flight.batch
+        if batch is not None and batch.flights[0] is not flight and output.get("token_usage") == {}:
+            return Answer(TokenUsage(), reading.response_model, notes=ON_THE_FIRST)
+        silent = nothing_counted(usage)
+        usage, notes = complete(flight, usage, getattr(first, "text", "") or "", cut)
+    return Answer(usage, reading.response_model, reading.response_id, (), cached, notes, without_usage=silent)
+
+
+def _without_passes(reading: Reading) -> TokenUsage:
+    """The message's own usage: each pass gets a record, so that its tokens need no unit here."""
+    units = {name: count for name, count in reading.usage.units.items() if name != "pass_tokens"}
+    return msgspec.structs.replace(reading.usage, units=FrozenMap(units) if units else EMPTY)
 
 
 def _is_hit(
@@ -94,8 +136,8 @@ def _is_hit(
         return False
     identity = first.message.id
     if kept and kept.get("total_cost") == 0 and "total_cost" in kept:
-        own = f"lc_run--{flight.run_id}"
-        foreign = bool(identity and identity.startswith("lc_run--") and not identity.startswith(own))
+        own = f"{OWN_ID}{UUID(int=flight.key)}"
+        foreign = bool(identity and identity.startswith(OWN_ID) and not identity.startswith(own))
         return foreign or not output
     return identity is None and not kept and not about and not output
 
@@ -133,81 +175,3 @@ def _tool_names(choices: Sequence[Any]) -> list[str]:
         if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
             names += [call["name"] or "" for call in (*message.tool_calls, *message.invalid_tool_calls)]
     return names
-
-
-def never_answered(error: BaseException) -> bool:
-    """The provider refused (an HTTP error status) or could not be reached: nothing was used, nothing is billed.
-
-    Any other error may have come after a paid answer, which the client could not read.
-    """
-    response = getattr(error, "response", None)
-    for status in (
-        getattr(error, "status_code", None),
-        getattr(response, "status_code", None),
-        getattr(error, "code", None),
-    ):
-        if isinstance(status, int) and status >= 400:
-            return True
-    return any(kind.__name__ in _UNREACHED for kind in type(error).__mro__)
-
-
-# openai, anthropic, httpx, botocore, requests, the standard library; a time-out is unreached too: nothing answered.
-_UNREACHED = frozenset(
-    (
-        "APIConnectionError",
-        "TransportError",
-        "ConnectionError",
-        "EndpointConnectionError",
-        "ConnectTimeout",
-        "TimeoutError",
-    )
-)
-
-
-def _texts(choices: Sequence[Any]) -> list[str]:
-    texts = []
-    for choice in choices:
-        texts.append(choice.text or "")
-        texts += [f"{call.get('name')}{call.get('args')}" for call in getattr(choice.message, "tool_calls", None) or ()]
-    return texts
-
-
-def _without_input(usage: TokenUsage) -> TokenUsage:
-    """No prompt has no tokens: langchain-anthropic loses the input of streams that name it only at their start."""
-    lost = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")
-    missing = (*usage.missing, *(name for name in lost if name not in usage.missing))
-    return msgspec.structs.replace(usage, missing=missing)
-
-
-def _incomplete(usage: TokenUsage) -> bool:
-    return "input_tokens" in usage.missing or "output_tokens" in usage.missing
-
-
-def _estimate(flight: Flight, usage: TokenUsage, answer: str, cut: bool) -> tuple[TokenUsage, tuple[str, ...]]:
-    """The provider did not say, or not to the end: count what is known, and say so."""
-    missing = usage.missing
-    model = flight.call.model.name if flight.call.model else ""
-    prompt = usage.input_tokens
-    if "input_tokens" in missing:
-        prompt = estimate_tokens(_asked(flight.messages), model)
-    completion = usage.output_tokens
-    if "output_tokens" in missing:
-        completion = estimate_tokens(answer, model) if answer else 0
-    note = (
-        "the answer was cut off; tokens are estimated" if cut else "the answer carried no usage; tokens are estimated"
-    )
-    return msgspec.structs.replace(usage, input_tokens=prompt, output_tokens=completion), (note,)
-
-
-def _asked(messages: Any) -> str:
-    """The text of a prompt: a string, or messages."""
-    if isinstance(messages, str):
-        return messages
-    texts = []
-    for message in messages or ():
-        content = getattr(message, "content", message)
-        if isinstance(content, str):
-            texts.append(content)
-        elif isinstance(content, list):
-            texts += [part if isinstance(part, str) else str(part.get("text") or "") for part in content]
-    return "\n".join(texts)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from langchain_core.runnables.config import var_child_runnable_config
 
-from ...records import Call, FrozenMap, Model
+from ...records import Call, FrozenMap, Kind, Model, pico
+from .flights import Flight
 
 # Metadata keys, the most explicit first.
 USER = ("user_id", "user", "langfuse_user_id", "ls_user_id")
 SESSION = ("session_id", "thread_id", "session", "conversation_id", "langfuse_session_id")
 TASK = ("task", "task_id")
 ATTEMPT = "retry:attempt:"
+# The custom event by which a tool says what it cost.
+TOOL_COST = "tool_cost"
 # Names that LangChain gives to chains which nobody has named.
 UNNAMED = frozenset(("LangGraph", "RunnableSequence", "RunnableParallel", "RunnableLambda", "RunnableWithFallbacks"))
 # What some integrations call themselves in `_type`, where they give no `ls_provider`.
@@ -62,7 +66,7 @@ def model_of(serialized: Mapping[str, Any] | None, metadata: Mapping[str, Any], 
     return Model(provider, str(name), endpoint)
 
 
-def attribute(call: Call, metadata: Mapping[str, Any], tags: list[str] | None) -> None:
+def attribute(call: Call, metadata: Mapping[str, Any], _tags: object = None) -> None:
     """Whose call it is, by the metadata that LangChain hands down to every start."""
     if metadata:
         agent = metadata.get("lc_agent_name")
@@ -87,10 +91,34 @@ def attribute(call: Call, metadata: Mapping[str, Any], tags: list[str] | None) -
         if configurable:
             call.user = call.user or _first(configurable, USER)
             call.session = call.session or _first(configurable, SESSION)
-    if tags:
-        for tag in tags:
-            if tag.startswith(ATTEMPT) and tag[len(ATTEMPT) :].isdecimal():
-                call.attempt = int(tag[len(ATTEMPT) :])
+
+
+def attempt_of(tags: list[str] | None, parent: Flight | None) -> int:
+    """Which attempt of a `with_retry` this is, from 1. LangChain marks only the run that is tried again itself."""
+    for tag in tags or ():
+        if tag.startswith(ATTEMPT) and tag[len(ATTEMPT) :].isdecimal():
+            return int(tag[len(ATTEMPT) :])
+    return 1 if parent is None or parent.call.kind is Kind.TOOL else parent.attempt
+
+
+def ambient_parent() -> UUID | None:
+    """The run around a call that was given callbacks of its own.
+
+    `callbacks=` inside a node or a tool takes the place of what it would have inherited, its parent included.
+    """
+    config = var_child_runnable_config.get()
+    callbacks = config.get("callbacks") if config else None
+    return getattr(callbacks, "parent_run_id", None)
+
+
+def tool_cost(name: str, data: Any) -> int | None:
+    """What a tool says it cost, in pico-dollars, or `None`: `dispatch_custom_event("tool_cost", {"usd": "0.005"})`."""
+    if name != TOOL_COST:
+        return None
+    amount = pico(data["usd"] if isinstance(data, Mapping) else data)
+    if amount < 0:
+        raise ValueError(f"a tool cannot cost {data!r}")
+    return amount
 
 
 def _first(mapping: Mapping[str, Any], keys: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ Rules that the events force on it:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, TypeVar
@@ -21,14 +22,19 @@ from langchain_core.outputs import LLMResult
 from ...errors import BudgetExceeded
 from ...handles import status_of
 from ...meter import Meter, default_meter
-from ...records import EMPTY, Call, Denial, Kind, Status
-from .answering import Answer, never_answered, read
-from .asking import UNNAMED, attribute, model_of
+from ...records import EMPTY, Call, Kind, Status
+from .answering import UNREAD, Answer, failed, read
+from .asking import UNNAMED, ambient_parent, attempt_of, attribute, model_of, tool_cost
+from .estimating import warn_of_stream
+from .fence import denial_for_langchain
+from .flights import FRAMEWORK as FRAMEWORK
 from .flights import Flight, flights_of
 
-FRAMEWORK = "langchain"
-# LangGraph's own signals: an interrupt is a pause, not an error.
-_PAUSES = frozenset(("GraphInterrupt", "NodeInterrupt", "ParentCommand"))
+# LangGraph's own signals: an interrupt is a pause, and handing over to another graph is no error either.
+_PAUSES = frozenset(("GraphInterrupt", "NodeInterrupt"))
+_denial = denial_for_langchain
+_HAND_OVER = "ParentCommand"
+INTERRUPTED = "interrupted"
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -78,14 +84,14 @@ class MeterCallback(BaseCallbackHandler):
 
     def _caught(self, event: str, error: Exception) -> None:
         if isinstance(error, BudgetExceeded):
-            raise _denial(error.denial) from None
+            raise denial_for_langchain(error.denial) from None
         self.meter.plugins.failed(FRAMEWORK, event, error)
         if self.meter.plugins.strict:
             raise error
 
     # ---------------------------------------------------------------------------------------- model calls
 
-    # Start and end are fenced in place: passing their many keywords on once more costs a microsecond each.
+    # Start, token and end are fenced in place: passing their many keywords on once more costs a microsecond each.
 
     def on_chat_model_start(
         self,
@@ -127,60 +133,92 @@ class MeterCallback(BaseCallbackHandler):
         metadata: dict[str, Any] | None,
         kwargs: dict[str, Any],
     ) -> None:
-        if run_id in self._flights:
+        flights = self._flights
+        if flights.is_open(run_id):
             return
         known = metadata or EMPTY
         params = kwargs.get("invocation_params") or EMPTY
         model = model_of(serialized, known, params)
-        parent = self._flights.find(parent_run_id)
+        parent = flights.find(parent_run_id or ambient_parent())
         call = Call(Kind.LLM, model=model, parent=parent.call if parent else None, framework=FRAMEWORK)
-        attribute(call, known, tags)
+        attribute(call, known)
+        call.attempt = attempt_of(tags, parent)
         if self.meter.wants_content:
             call.content = asked
         flight = Flight(run_id, call)
         flight.provider = model.provider
         flight.messages = asked
-        self.meter.open(call)
-        self._flights.add(flight)
-        self._streaming[id(run_id)] = flight
+        flight.params = params
+        size = kwargs.get("batch_size")
+        if size is not None and size > 1 and params:
+            flights.batch(flight, params, size)
+        try:
+            self.meter.open(call)
+        except BudgetExceeded:
+            if flight.batch is not None:
+                flights.denied(flight.batch)
+            raise
+        flights.add(flight, run_id)
+        self._streaming[flight.identity] = flight
 
-    def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
-        # Called for every token: nothing here may cost more than a look-up.
-        flight = self._streaming.get(id(run_id))
-        if flight is None or flight.run_id is not run_id:
-            flight = self._flights.find(run_id)
-            if flight is None:
-                return
-        if chunk is not None:
-            if chunk is flight.chunk:  # the same handler, attached twice
+    def on_llm_new_token(
+        self,
+        token: Any,
+        *,
+        chunk: Any = None,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # Called for every token: nothing here may cost more than a look-up. Named parameters that nobody reads are
+        # cheaper than a dictionary of them.
+        try:
+            flight = self._streaming[id(run_id)]
+            if chunk is flight.chunk and chunk is not None:  # the same handler, attached twice
                 return
             flight.chunk = chunk
-        flight.chunks += 1
-        try:
-            message = chunk.message
-            if message.usage_metadata is not None:
-                if flight.usages is None:
-                    flight.usages = []
-                flight.usages.append(message.usage_metadata)
-            if flight.call.first_token_at is None and (token or message.tool_call_chunks):
-                flight.call.first_token_at = self._clock()
-        except AttributeError:  # a text model's chunk has no message
-            if flight.call.first_token_at is None and token:
-                flight.call.first_token_at = self._clock()
+            flight.chunks += 1
+            if flight.silent or chunk.message.usage_metadata is not None:
+                self._heard(flight, token, chunk)
+        except (AttributeError, KeyError):
+            pass  # a text model's chunk has no message; nobody knows this run
+        except Exception as error:
+            self._caught("on_llm_new_token", error)
+
+    def _heard(self, flight: Flight, token: Any, chunk: Any) -> None:
+        message = getattr(chunk, "message", None)
+        if flight.silent and (token or getattr(message, "tool_call_chunks", None)):
+            flight.silent = False
+            flight.call.first_token_at = self._clock()
+        usage = getattr(message, "usage_metadata", None)
+        if usage is not None:
+            if flight.usages is None:
+                flight.usages = []
+            flight.usages.append(usage)
 
     @_fenced
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         flight = self._flights.find(run_id)
         if flight is not None:
             flight.call.streamed = True
-            if flight.call.first_token_at is None and event.get("event") == "content-block-delta":
+            if flight.silent and event.get("event") == "content-block-delta":
+                flight.silent = False
                 flight.call.first_token_at = self._clock()
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         try:
             flight = self._flights.take(run_id)
-            if flight is not None:
-                self._answered(flight, read(flight, response), response, Status.OK, None)
+            if flight is None:
+                return
+            unread: Exception | None = None
+            try:
+                answer = read(flight, response)
+            except Exception as error:
+                answer, unread = UNREAD, error
+            self._answered(flight, answer, response, Status.OK, None)
+            if unread is not None:
+                raise unread
         except Exception as error:
             self._caught("on_llm_end", error)
 
@@ -191,26 +229,29 @@ class MeterCallback(BaseCallbackHandler):
         flight = self._flights.take(run_id)
         if flight is None:
             return
-        status = status_of(error)
-        # Where nothing was streamed, what LangChain calls the response describes the error.
-        partial = response is not None and flight.chunks > 0 and any(response.generations)
-        if partial and response is not None:
-            answer, unknown = read(flight, response, cut=True), False
-        else:
-            answer, unknown = Answer(), status is Status.CANCELLED or not never_answered(error)
-        if unknown:
-            answer = Answer(notes=("it was sent and failed; whether it was answered, and billed, was not seen",))
+        # A rate limiter, or a model inside this one, may be what denied the call.
+        status = Status.DENIED if isinstance(error, BudgetExceeded) else status_of(error)
+        unread: Exception | None = None
+        try:
+            answer = failed(flight, error, response)
+        except Exception as failure:
+            answer, unread = UNREAD, failure
         self._answered(flight, answer, response, status, error)
+        batch = flight.batch
+        if batch is not None and isinstance(flight.messages, list) and not _in_event_loop():
+            self._flights.failed(batch, flight)
+        if unread is not None:
+            raise unread
 
     def _answered(
         self, flight: Flight, answer: Answer, response: Any, status: Status, error: BaseException | None
     ) -> None:
-        call = flight.call
+        call, meter = flight.call, self.meter
         call.streamed = call.streamed or flight.chunks > 0
         call.error = error
-        if self.meter.wants_content:
+        if meter.wants_content:
             call.response = response
-        self.meter.close(
+        meter.close(
             call,
             answer.usage,
             status=status,
@@ -218,10 +259,21 @@ class MeterCallback(BaseCallbackHandler):
             response_model=answer.response_model,
             response_id=answer.response_id,
             cached=answer.cached,
-            estimated=error is not None and bool(answer.notes),
+            estimated=answer.unseen,
             tools=answer.tools,
             notes=answer.notes,
         )
+        for extra in answer.passes:
+            meter.record_pass(
+                call,
+                extra.usage,
+                kind=extra.kind,
+                model=extra.model,
+                response_model=answer.response_model,
+                cached=answer.cached,
+            )
+        if answer.without_usage and call.streamed and error is None and not answer.cached:
+            warn_of_stream(self._flights, flight)
 
     # ------------------------------------------------------------------------------------------ tool calls
 
@@ -238,12 +290,14 @@ class MeterCallback(BaseCallbackHandler):
         inputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        if self._flights.is_open(run_id):
+            return
         name = (serialized or EMPTY).get("name") or kwargs.get("name") or ""
-        call = self._call(Kind.TOOL, str(name), run_id, parent_run_id, tags, metadata)
-        if call is not None:
-            call.params = inputs if inputs is not None else {"input": input_str} if input_str else EMPTY
-            call.call_id = str(kwargs.get("tool_call_id") or "")
-            self._begin(call, run_id)
+        parent = self._flights.find(parent_run_id or ambient_parent())
+        call = self._call(Kind.TOOL, str(name), parent, metadata)
+        call.params = inputs if inputs is not None else {"input": input_str} if input_str else EMPTY
+        call.call_id = str(kwargs.get("tool_call_id") or "")
+        self._begin(call, run_id)
 
     @_fenced
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -253,6 +307,13 @@ class MeterCallback(BaseCallbackHandler):
     @_fenced
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._failed(error, run_id)
+
+    @_fenced
+    def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A tool declares what it cost: `dispatch_custom_event("tool_cost", {"usd": "0.005"})`."""
+        flight = self._flights.find(run_id)
+        if flight is not None and flight.call.kind is Kind.TOOL and (cost := tool_cost(name, data)) is not None:
+            flight.call.cost_pico += cost
 
     # ----------------------------------------------------------------------------- chains, graphs, retrievers
 
@@ -269,20 +330,23 @@ class MeterCallback(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """A chain is a run (the root, and each agent below it), a step (a node of a graph), or neither."""
-        parent = self._flights.find(parent_run_id)
+        flights = self._flights
+        if flights.is_open(run_id):
+            return
+        parent = flights.find(parent_run_id or ambient_parent())
         known = metadata or EMPTY
         name = str(kwargs.get("name") or (serialized or EMPTY).get("name") or "")
         node = known.get("langgraph_node")
+        attempt = attempt_of(tags, parent)
         if parent is None or parent.call.kind is Kind.TOOL or _another_agent(parent.call, known, name):
             kind = Kind.RUN
         elif node is not None and name == node:
             kind = Kind.STEP
         else:
-            self._flights.add(Flight(run_id, parent.call, own=False))
+            flights.add(Flight(run_id, parent.call, attempt, own=False), run_id)
             return
-        call = self._call(kind, name, run_id, parent_run_id, tags, metadata)
-        if call is None:
-            return
+        call = self._call(kind, name, parent, metadata)
+        call.attempt = attempt
         if kind is Kind.STEP and isinstance(known.get("langgraph_step"), int):
             call.step_number = known["langgraph_step"]
         elif kind is Kind.RUN and not call.agent and name not in UNNAMED and "lc_agent_name" not in known and node:
@@ -311,10 +375,10 @@ class MeterCallback(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        name = kwargs.get("name") or (metadata or EMPTY).get("ls_retriever_name") or "retriever"
-        call = self._call(Kind.STEP, str(name), run_id, parent_run_id, tags, metadata)
-        if call is not None:
-            self._begin(call, run_id)
+        if not self._flights.is_open(run_id):
+            name = kwargs.get("name") or (metadata or EMPTY).get("ls_retriever_name") or "retriever"
+            parent = self._flights.find(parent_run_id or ambient_parent())
+            self._begin(self._call(Kind.STEP, str(name), parent, metadata), run_id)
 
     @_fenced
     def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
@@ -326,26 +390,14 @@ class MeterCallback(BaseCallbackHandler):
 
     # -------------------------------------------------------------------------------- what they have in common
 
-    def _call(
-        self,
-        kind: Kind,
-        name: str,
-        run_id: UUID,
-        parent_run_id: UUID | None,
-        tags: list[str] | None,
-        metadata: Mapping[str, Any] | None,
-    ) -> Call | None:
-        """A call for a run that is not open yet."""
-        if run_id in self._flights:
-            return None
-        parent = self._flights.find(parent_run_id)
+    def _call(self, kind: Kind, name: str, parent: Flight | None, metadata: Mapping[str, Any] | None) -> Call:
         call = Call(kind, name, parent=parent.call if parent else None, framework=FRAMEWORK)
-        attribute(call, metadata or EMPTY, tags)
+        attribute(call, metadata or EMPTY)
         return call
 
     def _begin(self, call: Call, run_id: UUID) -> None:
         self.meter.open(call)
-        self._flights.add(Flight(run_id, call))
+        self._flights.add(Flight(run_id, call), run_id)
 
     def _end(
         self, run_id: UUID, status: Status, error_type: str | None, response: Any, error: BaseException | None = None
@@ -360,8 +412,12 @@ class MeterCallback(BaseCallbackHandler):
 
     def _failed(self, error: BaseException, run_id: UUID) -> None:
         name = type(error).__name__
-        status = Status.CANCELLED if name in _PAUSES else status_of(error)
-        self._end(run_id, status, "interrupted" if name in _PAUSES else name, None, error)
+        if name == _HAND_OVER:
+            self._end(run_id, Status.OK, None, None)
+        elif name in _PAUSES:
+            self._end(run_id, Status.CANCELLED, INTERRUPTED, None, error)
+        else:
+            self._end(run_id, status_of(error), name, None, error)
 
 
 def _another_agent(parent: Call, known: Mapping[str, Any], name: str) -> bool:
@@ -370,23 +426,10 @@ def _another_agent(parent: Call, known: Mapping[str, Any], name: str) -> bool:
     return bool(agent) and agent == name and agent != parent.agent
 
 
-def _denial(denial: Denial) -> BudgetExceeded:
-    """The denial as an exception that LangGraph lets through.
-
-    Its retry, fallback and tool-error middleware swallow any ordinary exception; `GraphBubbleUp` passes them all.
-    Only an application that has imported langgraph can meet them.
-    """
-    import sys
-
-    errors = sys.modules.get("langgraph.errors")
-    if errors is None:
-        return BudgetExceeded(denial)
-    global _bubbling
-    if _bubbling is None:
-        _bubbling = type(
-            "BudgetExceeded", (BudgetExceeded, errors.GraphBubbleUp), {"__module__": BudgetExceeded.__module__}
-        )
-    return _bubbling(denial)
-
-
-_bubbling: type[BudgetExceeded] | None = None
+def _in_event_loop() -> bool:
+    """Whether an event loop runs on this thread; `agenerate` tells of every prompt's end, `generate` does not."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
