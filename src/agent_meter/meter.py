@@ -21,9 +21,17 @@ from .errors import BudgetExceeded, MeterError, PluginError
 from .handles import LlmHandle, RunHandle, StepHandle, ToolHandle, tool_handle
 from .plugins import Plugins
 from .records import (
+    ABANDONED,
+    DENIED,
     EMPTY,
+    ERROR,
+    LLM,
     NO_USAGE,
     NOT_SENT,
+    OK,
+    RUN,
+    STEP,
+    TOOL,
     Call,
     Cost,
     CostStatus,
@@ -47,7 +55,6 @@ if TYPE_CHECKING:
     from .analytics import AgentAnalytics
     from .pricing import PriceBook
 
-MODEL_KINDS = frozenset((Kind.LLM, Kind.EMBEDDING, Kind.RERANK))
 RATES_KEPT = 4096
 _MEASURE = float("nan")  # told apart by identity: the duration is what has passed since the call was opened
 NO_USAGE_SEEN = Cost(CostStatus.UNPRICED, reason="no_usage")
@@ -126,16 +133,16 @@ class Meter:
             self._adopt(call)
         attribution.complete(call)
         self.plugins.tag(call)
-        parent = call.parent
-        call.run_id = call.id if call.kind is Kind.RUN else parent.run_id if parent is not None else call.run_id
+        parent, kind = call.parent, call.kind
+        call.run_id = call.id if kind is RUN else parent.run_id if parent is not None else call.run_id
         call.started = self.monotonic()
         call.started_at = call.started_at or self._now()
-        if call.kind in MODEL_KINDS and call.model is not None:
+        if call.model is not None:
             call.rates = self.rates(call.model)
-        if call.kind is not Kind.RUN and call.kind is not Kind.STEP:
+        if kind is not RUN and kind is not STEP:
             denial = self._admit(call)
             if denial is not None:
-                self._finish(call, None, Status.DENIED, "BudgetExceeded")
+                self._finish(call, None, DENIED, "BudgetExceeded")
                 raise BudgetExceeded(denial)
         self._open[call.id] = call
         if parent is not None:
@@ -152,7 +159,7 @@ class Meter:
         call: Call,
         usage: TokenUsage | None = None,
         *,
-        status: Status = Status.OK,
+        status: Status = OK,
         error_type: str | None = None,
         response_model: str | None = None,
         response_id: str | None = None,
@@ -205,11 +212,16 @@ class Meter:
         if duration is _MEASURE:
             duration = self.monotonic() - call.started
         record: Record
-        if call.kind in MODEL_KINDS:
+        kind = call.kind
+        if kind is TOOL:
+            record = self._tool_record(call, status, error_type, duration or 0.0)
+        elif kind is RUN or kind is STEP:
+            record = self._run_record(call, status, error_type, duration or 0.0)
+        else:
             model = call.model or Model()
             if usage is None:
                 # A refused or failed call used nothing, unless whoever closes it cannot know that.
-                estimated = estimated or (status is not Status.DENIED and status is not Status.ERROR)
+                estimated = estimated or (status is not DENIED and status is not ERROR)
             elif usage.missing or _contradicts(usage):
                 estimated = True
             cost, priced_as = self._price(call, model, usage, response_model, estimated, cached)
@@ -246,10 +258,6 @@ class Meter:
                 notes,
                 corrects,
             )
-        elif call.kind is Kind.TOOL:
-            record = self._tool_record(call, status, error_type, duration or 0.0)
-        else:
-            record = self._run_record(call, status, error_type, duration or 0.0)
         call.record = record
         call.done = True
         self.plugins.record(record)
@@ -376,7 +384,7 @@ class Meter:
     def _abandon(self, calls: dict[str, Call], *, detached: bool = False) -> None:
         for call in list(calls.values()):
             if (detached or not call.detached) and call.id in self._open:
-                self.close(call, status=Status.ABANDONED, error_type="abandoned")
+                self.close(call, status=ABANDONED, error_type="abandoned")
 
     def _ended(self, call: Call) -> Record:
         """The record of a call that has ended, or that another thread is ending at this very moment."""
@@ -391,7 +399,7 @@ class Meter:
     def _given_up(self, call: Call, status: Status) -> UsageRecord | None:
         """The record that a late end replaces: the call was abandoned or expired, and now answered after all."""
         old = call.record
-        if type(old) is UsageRecord and old.status is Status.ABANDONED and status is not Status.ABANDONED:
+        if type(old) is UsageRecord and old.status is ABANDONED and status is not ABANDONED:
             self._corrected += 1
             return old
         return None
@@ -403,9 +411,9 @@ class Meter:
         for call in list(self._open.values()):
             limit = older_than
             if limit is None:
-                limit = self.run_ttl if call.kind is Kind.RUN or call.kind is Kind.STEP else self.call_ttl
+                limit = self.run_ttl if call.kind is RUN or call.kind is STEP else self.call_ttl
             if now - call.started > limit and call.id in self._open:
-                self.close(call, status=Status.ABANDONED, error_type="expired")
+                self.close(call, status=ABANDONED, error_type="expired")
                 expired += 1
         self._expired += expired
         return expired
@@ -496,8 +504,8 @@ class Meter:
         """
         from .records import pico
 
-        if Kind(kind) not in MODEL_KINDS:
-            raise ValueError(f"a model call is one of {', '.join(sorted(MODEL_KINDS))}, not {kind!r}")
+        if Kind(kind) in (TOOL, RUN, STEP):
+            raise ValueError(f"a model call is one of llm, embedding, rerank, not {kind!r}")
         usage = TokenUsage(
             input_tokens,
             output_tokens,
@@ -552,13 +560,13 @@ class Meter:
         asked = call.model or Model()
         if model is not None:
             asked, response_model = Model(asked.provider, model, asked.endpoint), model or None
-        extra = Call(Kind.LLM, model=asked, parent=call.parent, framework=call.framework)
+        extra = Call(LLM, model=asked, parent=call.parent, framework=call.framework)
         for name in (*attribution.NAMES, "tags", "run_id", "attempt", "streamed", "started_at"):
             setattr(extra, name, getattr(call, name))
         extra.rates = self.rates(asked)
         note = f"{kind or 'another'} pass, billed beside the answer of {call.id}"
         record = self._finish(
-            extra, usage, response_model=response_model, cached=cached, notes=(note,), status=Status.OK, duration=None
+            extra, usage, response_model=response_model, cached=cached, notes=(note,), status=OK, duration=None
         )
         assert type(record) is UsageRecord
         return record
@@ -580,13 +588,13 @@ class Meter:
         """Record a tool call that has happened; `duration` is seconds, `cost` US dollars."""
         from .records import pico
 
-        call = Call(Kind.TOOL, tool_name)
+        call = Call(TOOL, tool_name)
         call.call_id = call_id
         call.params = params or EMPTY
         call.chunk_count = chunk_count
         call.cost_pico = pico(cost) if cost else 0
         self._facts(call, attribution, started_at)
-        status = Status.OK if success else Status.ERROR
+        status = OK if success else ERROR
         record = self._finish(call, None, status, error_type, duration=duration)
         assert type(record) is ToolRecord
         return record

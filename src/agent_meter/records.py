@@ -127,6 +127,12 @@ class Status(StrEnum):
     ABANDONED = "abandoned"
 
 
+# Members by name: in Python 3.11 `Kind.LLM` is a call into the enum's metaclass, seven times the cost of a global,
+# and the path asks for a dozen of them.
+LLM, EMBEDDING, RERANK, TOOL, RUN, STEP = Kind
+OK, ERROR, DENIED, CANCELLED, ABANDONED = Status
+
+
 class CostStatus(StrEnum):
     """How much is known about a cost.
 
