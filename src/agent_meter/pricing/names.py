@@ -86,6 +86,12 @@ _PROPRIETARY = (
     "embed-english", "embed-multilingual", "embed-v", "rerank-", "palm-", "text-bison", "chat-bison", "j2-", "jamba-",
     "amazon.", "anthropic.", "cohere.", "ai21.", "openai.gpt",
 )  # fmt: skip
+# Prefixes by which a proxy sends a call on to somebody who bills it, even an open-weight model's.
+_HOSTS = frozenset(
+    ("groq", "together_ai", "together", "fireworks_ai", "fireworks", "openrouter", "bedrock", "azure", "azure_ai",
+     "vertex_ai", "gemini", "perplexity", "cerebras", "databricks", "deepinfra", "replicate", "sagemaker", "watsonx",
+     "novita", "sambanova", "nebius", "cloudflare", "mistral", "deepseek", "cohere", "xai", "anthropic", "moonshot")
+)  # fmt: skip
 _OPEN = ("gpt-oss", "gpt-j", "gpt-neo", "gpt2", "gpt-2", "gpt4all", "openai.gpt-oss")
 
 
@@ -111,7 +117,7 @@ def proprietary(name: str) -> bool:
 def local_tag(name: str) -> bool:
     """Whether a name ends like one of Ollama's: `llama3.2:latest`, `deepseek-r1:8b`, `qwen2:7b-instruct-q4_0`."""
     head, colon, tag = base_name(name).rpartition(":")
-    if not (head and colon) or "." in head.split("-", 1)[0].rstrip("0123456789") or head.startswith("arn"):
+    if not (head and colon) or head.startswith("arn:"):
         return False
     size = tag.split("-", 1)[0].lstrip("e")
     return tag == "latest" or (size[-1:] in ("b", "m") and size[:-1].replace(".", "").replace("x", "").isdigit())
@@ -156,6 +162,8 @@ def local_reason(model: Model) -> str | None:
         head, slash, _ = name.partition("/")
         if slash and provider_key(head) in LOCAL:
             provider = provider_key(head)
+        elif slash and head in _HOSTS:
+            return None
     if provider in LOCAL:
         if name.endswith(("-cloud", ":cloud")):
             return None

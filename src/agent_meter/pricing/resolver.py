@@ -23,6 +23,8 @@ _MAKERS = "anthropic|amazon|meta|mistral|cohere|ai21|deepseek|openai|qwen|stabil
 _BEDROCK = re.compile(rf"^(?:(?:{_REGIONS})\.)?(?:{_MAKERS})\.")
 _MONTH, _DAY = "(?:0[1-9]|1[0-2])", r"(?:[0-2]\d|3[01])"
 _DATED = re.compile(rf"[-@](?:20\d{{2}}-?{_MONTH}-?{_DAY}|{_MONTH}-{_DAY}-20\d{{2}}|{_MONTH}-?{_DAY}|2[3-9]{_MONTH})$")
+# Who made a model, as model hubs write it: says nothing of who hosts it.
+_MAKERS_PATHS = ("mistralai/", "deepseek-ai/", "google/", "meta/", "openai/", "amazon/")
 _ROUTES = (":online", ":nitro", ":floor", ":exacto", ":extended", ":thinking", ":beta")
 
 
@@ -55,6 +57,8 @@ def _resolve(model: Model, ref: str, providers: dict[str, Provider]) -> Found | 
     if host is None and hint in DIALECTS:
         head, rest = _prefixed(ref, providers)
         if head:
+            if not hint and ref.startswith(_MAKERS_PATHS) and not proprietary(rest):
+                notes.append(f"no provider named; {head} rates used")
             pid, ref = head, rest
     if pid is None and hint not in DIALECTS:
         if hint in LOCAL:
