@@ -37,6 +37,8 @@ from .records import (
 if TYPE_CHECKING:
     from .adapters.native import AgentObserver
     from .analytics import AgentAnalytics, ToolMetrics
+    from .caching import CacheStats
+    from .installation import Installation, install
     from .meter import Meter, default_meter
     from .pricing import CostEstimator, PriceBook, Rates
     from .tokens import TokenCounter
@@ -48,13 +50,16 @@ _LAZY = {
     "AgentAnalytics": ".analytics",
     "AgentObserver": ".adapters.native",
     "AgentUsage": ".usage",
+    "CacheStats": ".caching",
     "CostEstimator": ".pricing",
+    "Installation": ".installation",
     "Meter": ".meter",
     "PriceBook": ".pricing",
     "Rates": ".pricing",
     "TokenCounter": ".tokens",
     "ToolMetrics": ".analytics",
     "default_meter": ".meter",
+    "install": ".installation",
 }
 
 __all__ = [
@@ -63,11 +68,13 @@ __all__ = [
     "AgentUsage",
     "Alert",
     "BudgetExceeded",
+    "CacheStats",
     "Call",
     "Cost",
     "CostEstimator",
     "CostStatus",
     "Denial",
+    "Installation",
     "Kind",
     "Meter",
     "MeterError",
@@ -89,6 +96,7 @@ __all__ = [
     "__version__",
     "default_meter",
     "hookimpl",
+    "install",
 ]
 
 

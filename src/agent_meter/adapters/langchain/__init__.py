@@ -1,9 +1,49 @@
 """LangChain and LangGraph: `agent.invoke(question, {"callbacks": [MeterCallback(meter)]})`.
 
 This adapter can refuse a call: a denied model or tool call is never made, and the caller sees `BudgetExceeded`.
+Everything but `MeterMiddleware` needs langchain-core alone; each name loads its module on first use.
 """
 
-from .attach import metering
-from .callback import MeterCallback
+from __future__ import annotations
 
-__all__ = ["MeterCallback", "metering"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .attach import metering
+    from .cache import MeteredCache
+    from .callback import MeterCallback
+    from .embeddings import MeteredEmbeddings
+    from .middleware import MeterMiddleware
+    from .rerank import MeteredCompressor
+
+_LAZY = {
+    "MeterCallback": ".callback",
+    "MeterMiddleware": ".middleware",
+    "MeteredCache": ".cache",
+    "MeteredCompressor": ".rerank",
+    "MeteredEmbeddings": ".embeddings",
+    "metering": ".attach",
+}
+
+__all__ = [
+    "MeterCallback",
+    "MeterMiddleware",
+    "MeteredCache",
+    "MeteredCompressor",
+    "MeteredEmbeddings",
+    "metering",
+]
+
+
+def __getattr__(name: str) -> Any:
+    room = _LAZY.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(room, __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
