@@ -7,7 +7,8 @@ plain tuples: `_asdict()` makes JSON of them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -15,12 +16,15 @@ from typing import NamedTuple
 
 from ..errors import PriceError, UnknownModel
 from ..records import Cost, Model, TokenUsage
+from . import sources
 from .book import PriceBook
-from .cards import Price, RateCard, plain
+from .cards import Line, Price, plain
 from .genai import segments_of
 from .listfile import digest, read
+from .nearest import nearest, provider_in
 from .pricelist import PriceList
 from .rates import Rates
+from .schedule import NOTHING, Variant, state_at
 from .units import MILLION, WIDE, unit
 
 LOST_SHARE = Decimal("0.2")  # an update may lose so many of the models …
@@ -77,7 +81,11 @@ class Listed(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What differs between two lists: a model gained (`before` is `None`), lost, or a rate that moved."""
+    """What differs between two lists: a model gained (`before` is `None`), lost, or a rate that moved.
+
+    `unit` is `"model"` for a model; a rate's says what else it depends on: `input_tokens above 200,000`,
+    `output_tokens (processing=batch)`.
+    """
 
     provider: str
     model: str
@@ -104,6 +112,15 @@ class Update(NamedTuple):
     problems: tuple[str, ...]  # what had to be accepted
 
 
+class Refused(PriceError):
+    """A newer price list is not taken over: `problems` says why, `changes` all that it would have changed."""
+
+    def __init__(self, message: str, problems: tuple[str, ...], changes: tuple[Change, ...]) -> None:
+        super().__init__(message)
+        self.problems = problems
+        self.changes = changes
+
+
 class WhatIf(NamedTuple):
     """What many equal calls would cost."""
 
@@ -112,6 +129,18 @@ class WhatIf(NamedTuple):
     usage: TokenUsage  # of one task
     each: Cost
     total: Decimal | None
+    provider: str = ""
+    lines: tuple[Line, ...] = ()  # of one task; they add up to its list price
+
+
+class Checked(NamedTuple):
+    """What a price file or a price list speaks of; `problems` are names in it that it finds no rate for."""
+
+    path: Path
+    models: tuple[str, ...]
+    patterns: tuple[str, ...] = ()
+    fees: tuple[str, ...] = ()  # units, `provider.unit` where they are one provider's
+    problems: tuple[str, ...] = ()
 
 
 # --------------------------------------------------------------------------------------------- one model
@@ -137,7 +166,7 @@ def _period(rates: Rates, index: int) -> Period:
     segment = rates.segments[index]
     variants = []
     for variant in segment.variants:
-        what = ", ".join(f"{key}={value}" for key, value in variant.when)
+        what = _asked_for(variant)
         if variant.factor is not None:
             what += f" (x {plain(variant.factor)})"
         if variant.prices or variant.factor is not None:
@@ -149,22 +178,31 @@ def _period(rates: Rates, index: int) -> Period:
     )  # fmt: skip
 
 
-def _rates(prices: object) -> tuple[Rate, ...]:
-    given: dict[str, Price] = dict(prices)  # type: ignore[call-overload]
-    return tuple(Rate(name, price.base, unit(name).per, price.tiers) for name, price in given.items())
+def _asked_for(variant: Variant) -> str:
+    return ", ".join(f"{key}={value}" for key, value in variant.when)
+
+
+def _rates(prices: Mapping[str, Price]) -> tuple[Rate, ...]:
+    return tuple(Rate(name, price.base, unit(name).per, price.tiers) for name, price in prices.items())
 
 
 # ---------------------------------------------------------------------------------------------- one list
 
 
 def listing(prices: PriceList, *, provider: str | None = None, at: datetime | None = None) -> Iterator[Listed]:
-    """The models of a price list, of one provider or of all. Raises `PriceError` for a provider it does not have."""
-    if provider is not None and provider not in prices.providers:
-        raise PriceError(f"no provider {provider!r} in the price list; it has {', '.join(prices.providers)}")
+    """The models of a price list with their corrected rates, of one provider or of all. Raises `PriceError`."""
+    moment = at or datetime.now(UTC)
+    provider = None if provider is None else provider_in(prices, provider)
     for pid, owner in prices.providers.items():
         if provider in (None, pid):
             for model in owner.models:
-                card = _card(prices, pid, model.id, at)
+                name = Model(pid, model.id)
+                if prices.corrected is not None and prices.corrected.layer.match(name) is not None:
+                    rates = prices.find(name)
+                else:
+                    rates = Rates(segments_of(model, owner, listed_in=prices.source))
+                pick = rates.pick(moment)
+                card = pick.card if pick else None
                 read_rate = card.rate if card else lambda _: None
                 own = card.prices if card else {}
                 yield Listed(
@@ -173,14 +211,6 @@ def listing(prices: PriceList, *, provider: str | None = None, at: datetime | No
                     read_rate("cache_write_tokens") if "cache_write_tokens" in own else None,
                     model.context_window, bool(model.deprecated),
                 )  # fmt: skip
-
-
-def _card(prices: PriceList, pid: str, model_id: str, at: datetime | None) -> RateCard | None:
-    owner = prices.providers[pid]
-    model = next(m for m in owner.models if m.id == model_id)
-    rates = Rates(segments_of(model, owner, listed_in=prices.source))
-    pick = rates.pick(at or datetime.now(UTC))
-    return pick.card if pick else None
 
 
 # --------------------------------------------------------------------------------------------- two lists
@@ -212,9 +242,25 @@ def _table(prices: PriceList, at: datetime | None) -> dict[tuple[str, str], dict
     moment = at or datetime.now(UTC)
     for pid, owner in prices.providers.items():
         for model in owner.models:
-            pick = Rates(segments_of(model, owner, listed_in=prices.source)).pick(moment)
-            table[pid, model.id] = {name: price.base for name, price in pick.card.prices.items()} if pick else {}
+            segments = segments_of(model, owner, listed_in=prices.source)
+            state = state_at(segments, moment)
+            figures: dict[str, Decimal] = {}
+            if state != NOTHING:
+                segment = segments[state.segment]
+                figures |= _figures(segment.card.prices, "")
+                for number in reversed(state.variants):  # of several that say the same the first counts
+                    variant = segment.variants[number]
+                    figures |= _figures(variant.prices, f" ({_asked_for(variant)})")
+            table[pid, model.id] = figures
     return table
+
+
+def _figures(prices: Mapping[str, Price], when: str) -> dict[str, Decimal]:
+    figures = {}
+    for name, price in prices.items():
+        figures[name + when] = price.base
+        figures.update({f"{name} above {start:,}{when}": usd for start, usd in price.tiers})
+    return figures
 
 
 def problems(changes: tuple[Change, ...], models_before: int) -> tuple[str, ...]:
@@ -224,9 +270,10 @@ def problems(changes: tuple[Change, ...], models_before: int) -> tuple[str, ...]
     if lost > models_before * LOST_SHARE:
         found.append(f"{lost:,} of {models_before:,} models are gone (more than {LOST_SHARE:.0%})")
     found += [
-        f"{change.provider}/{change.model} {change.unit}: {change.before} to {change.after} (more than {MOVED}x)"
+        f"{change.provider}/{change.model} {change.unit}: {plain(change.before)} to {plain(change.after)} "
+        f"(more than {MOVED}x)"
         for change in changes
-        if change.unit != "model" and change.moved_far
+        if change.unit != "model" and change.moved_far and change.before is not None and change.after is not None
     ]
     return tuple(found)
 
@@ -237,8 +284,8 @@ def update(
     """Put a newer price list in place, with its SHA-256 beside it (`<name>.sha256`).
 
     Compared with the list that is there, else with `current`, else with the installed one. Raises `PriceError`
-    when it lost more than 20 % of the models or moved a rate by more than 5x, unless `accept`; what is there
-    then stays. Nothing is fetched: the file is yours.
+    (`Refused`) when it lost more than 20 % of the models or moved a rate by more than 5x, unless `accept`; what
+    is there then stays. Nothing is fetched: the file is yours.
     """
     destination = Path(destination)
     newer = read(source)
@@ -247,7 +294,8 @@ def update(
     found = problems(changes, sum(len(owner.models) for owner in older.providers.values()))
     if found and not accept:
         more = f" … and {len(found) - 10} more" if len(found) > 10 else ""
-        raise PriceError(f"{source} is not taken over: {'; '.join(found[:10])}{more}. Accept it explicitly to use it.")
+        message = f"{source} is not taken over: {'; '.join(found[:10])}{more}. Accept it explicitly to use it."
+        raise Refused(message, found, changes)
     raw = Path(source).read_bytes()
     sha = digest(raw)
     _replace(destination, raw)
@@ -287,15 +335,58 @@ def whatif(
     output = int(WIDE.multiply(Decimal(tokens), shares[0]))
     cached = int(WIDE.multiply(Decimal(tokens - output), shares[1]))
     usage = TokenUsage(tokens - output, output, cached)
+    return cost_of(prices, model, usage, tasks=tasks, provider=provider, at=at)
+
+
+def cost_of(
+    prices: PriceBook,
+    model: str,
+    usage: TokenUsage,
+    *,
+    tasks: int = 1,
+    provider: str = "",
+    at: datetime | None = None,
+) -> WhatIf:
+    """What `tasks` calls of this usage each would cost; its `context` picks variants. Raises `UnknownModel`."""
+    at = at or datetime.now(UTC)
     rates = prices.find(Model(provider, model))
-    cost = rates.price(usage, at or datetime.now(UTC))
+    cost = rates.price(usage, at, usage.context)
     if not rates.known and cost.amount is None:
         raise UnknownModel(f"no price for {model!r}: {rates.reason}")
     total = None if cost.amount is None else WIDE.multiply(cost.amount, Decimal(tasks))
-    return WhatIf(rates.model or model, tasks, usage, cost, total)
+    lines = tuple(rates.lines(usage, at, usage.context))
+    return WhatIf(rates.model or model, tasks, usage, cost, total, rates.provider, lines)
+
+
+# ------------------------------------------------------------------------------------------ a price file
+
+
+def check(path: str | Path) -> Checked:
+    """Read a price file (TOML), or a price list (a name that ends in `.json`), without using it.
+
+    Raises `PriceError` for what is wrong in form, with the line of a price file and the nearest right key.
+    """
+    path = Path(path)
+    if path.suffix == ".json":
+        listed = read(path).providers
+        return Checked(path, tuple(f"{pid}/{model.id}" for pid, owner in listed.items() for model in owner.models))
+    sources.from_file(path, shared=path.name == sources.FILE)
+    tables = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+    book = PriceBook({key: tables[key] for key in ("prices", "pattern", "fees") if key in tables}, discover=False)
+    names = tuple(tables.get("prices", {}))
+    exact = [name for name in names if "*" not in name and "?" not in name]
+    found = [(name, book.find(name)) for name in exact]
+    patterns = [name for name in names if name not in exact]
+    patterns += [table.get("glob") or table["regex"] for table in tables.get("pattern", ())]
+    fees = []
+    for name, fee in tables.get("fees", {}).items():
+        fees += [f"{name}.{unit_name}" for unit_name in fee] if isinstance(fee, Mapping) else [name]
+    problems = tuple(f"{name}: {rates.reason}" for name, rates in found if not rates.known)
+    return Checked(path, tuple(exact), tuple(patterns), tuple(fees), problems)
 
 
 __all__ = [
-    "LOST_SHARE", "MILLION", "MOVED", "Change", "Listed", "Period", "Rate", "Shown", "Update", "WhatIf", "diff",
-    "listing", "open_list", "problems", "show", "update", "whatif",
+    "LOST_SHARE", "MILLION", "MOVED", "Change", "Checked", "Listed", "Period", "Rate", "Refused", "Shown", "Update",
+    "WhatIf", "check", "cost_of", "diff", "listing", "nearest", "open_list", "problems", "provider_in", "show",
+    "update", "whatif",
 ]  # fmt: skip
