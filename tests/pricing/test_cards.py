@@ -37,9 +37,14 @@ def pico(rates: Rates, usage: TokenUsage) -> int | None:
 
 def test_each_token_is_billed_once_at_the_rate_of_its_own_class() -> None:
     usage = TokenUsage(
-        input_tokens=7100, output_tokens=500, cache_read_tokens=5000, cache_write_tokens=2000, cache_write_1h_tokens=500,
-        reasoning_tokens=200, units={"web_searches": 2},
-    )  # fmt: skip
+        input_tokens=7100,
+        output_tokens=500,
+        cache_read_tokens=5000,
+        cache_write_tokens=2000,
+        cache_write_1h_tokens=500,
+        reasoning_tokens=200,
+        units={"web_searches": 2},
+    )
 
     cost = SONNET.price(usage, AT)
 
@@ -172,6 +177,13 @@ def test_no_usage_whatever_raises(values: list[Any], units: dict[str, Any]) -> N
         cost = rates.price(TokenUsage(*values, units=units), AT)
 
         assert cost.list_pico is None or (type(cost.list_pico) is int and cost.list_pico >= 0), cost
+
+
+def test_counts_that_are_whole_floats_are_priced_like_integers() -> None:
+    cost = SONNET.price(TokenUsage(1000.0, 500.0), AT)  # type: ignore[arg-type]
+
+    assert cost.list_pico == SONNET.price(TokenUsage(1000, 500), AT).list_pico
+    assert type(cost.list_pico) is int
 
 
 def test_a_class_that_is_not_billed_apart_may_be_unseen() -> None:

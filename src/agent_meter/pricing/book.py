@@ -210,19 +210,26 @@ class PriceBook:
         """The rates of a model in the layers from `first` downwards."""
         if not depth:
             return Rates.unknown("like leads round in a circle", provider=model.provider, model=model.name)
-        listed = None
+        found = self._match(state, first, model)
+        if found is None:
+            listed = self._listed(model)
+            # An entry for a listed name covers the name's other spellings: dated, prefixed, an alias.
+            found = self._match(state, first, Model(listed.provider, listed.model)) if listed.known else None
+            if found is None:
+                return listed
+        number, given = found
+        return build(
+            given, model,
+            lambda other: self._through(state, 0, other, depth - 1),
+            lambda same: self._through(state, number + 1, same, depth - 1),
+        )  # fmt: skip
+
+    def _match(self, state: _State, first: int, model: Model) -> tuple[int, tuple[Entry, ...]] | None:
         for number in range(first, len(state.layers)):
             given = state.layers[number].match(model)
-            if given is None and (listed := listed or self._listed(model)).segments:
-                # An entry for a listed name covers the name's other spellings: dated, prefixed, an alias.
-                given = state.layers[number].match(Model(listed.provider, listed.model))
             if given is not None:
-                return build(
-                    given, model,
-                    lambda other: self._through(state, 0, other, depth - 1),
-                    lambda same: self._through(state, number + 1, same, depth - 1),  # noqa: B023 - called at once
-                )  # fmt: skip
-        return listed or self._listed(model)
+                return number, given
+        return None
 
     def _listed(self, model: Model) -> Rates:
         """What is known without the user: local models, our corrections, the price list."""

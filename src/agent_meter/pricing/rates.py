@@ -153,43 +153,49 @@ class Rates:
             pick = self._pick
             if pick is None or context:
                 pick = self.pick(at, context)
-            if pick is not None and pick.card.quick and not self._reported_first:
-                i, o, r, w, h, s, ia, oa, ii, oi, units, missing, _, reported = astuple(usage)
-                card = pick.card
-                if missing or (o and card.input_only):
-                    return self._itemised(pick, usage)
-                fees = 0
-                if units:
-                    for name, count in units.items():
-                        fee = card.fees.get(name)
-                        if fee is None or type(count) is not int or count < 0:
-                            return self._itemised(pick, usage)
-                        fees += fee * count
-                ci, co, cr, cw, ch, cs, cia, coa, cii, coi = (
-                    card.plan if i <= card.first_tier else card.plan_for(i)
-                ).coefficients
-                parts = r | w | h | s | ia | oa | ii | oi
-                if not parts:
-                    spent_in, spent_out = i * ci, o * co
-                elif (
-                    parts < 0 or i < r + w + ia + ii or w < h or o < s + oa + oi
-                    or (card.loose and (ia or oa or oi)) or (h and card.loose_hour)
-                    or (card.joined and r and (ia or ii))
-                ):  # fmt: skip
-                    return self._itemised(pick, usage)
-                else:
-                    spent_in = i * ci + r * cr + w * cw + h * ch + ia * cia + ii * cii
-                    spent_out = o * co + s * cs + oa * coa + oi * coi
-                total = spent_in + spent_out + fees
-                if not total or i < 0 or o < 0:
-                    return self._itemised(pick, usage)
-                return Cost(
-                    pick.status, total, total, spent_in, spent_out, card.card_id, self.model, (), pick.notes, None,
-                    reported,
-                )  # fmt: skip
-            return self._itemised(pick, usage)
-        except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
-            return Cost(_UNPRICED, reason=f"invalid usage: {error}", model=self.model or None)
+            if pick is None or not pick.card.quick or self._reported_first:
+                return self._itemised(pick, usage)
+            i, o, r, w, h, s, ia, oa, ii, oi, units, missing, _, reported = astuple(usage)
+            card = pick.card
+            if missing or (o and card.input_only):
+                return self._itemised(pick, usage)
+            fees = 0
+            if units:
+                for name, count in units.items():
+                    fee = card.fees.get(name)
+                    if fee is None or type(count) is not int or count < 0:
+                        return self._itemised(pick, usage)
+                    fees += fee * count
+            ci, co, cr, cw, ch, cs, cia, coa, cii, coi = (
+                card.plan if i <= card.first_tier else card.plan_for(i)
+            ).coefficients
+            parts = r | w | h | s | ia | oa | ii | oi
+            if not parts:
+                spent_in, spent_out = i * ci, o * co
+            elif (
+                parts < 0 or i < r + w + ia + ii or w < h or o < s + oa + oi
+                or (card.loose and (ia or oa or oi)) or (h and card.loose_hour)
+                or (card.joined and r and (ia or ii))
+            ):  # fmt: skip
+                return self._itemised(pick, usage)
+            else:
+                spent_in = i * ci + r * cr + w * cw + h * ch + ia * cia + ii * cii
+                spent_out = o * co + s * cs + oa * coa + oi * coi
+            total = spent_in + spent_out + fees
+            if not total or i < 0 or o < 0 or type(total) is not int:
+                return self._itemised(pick, usage)
+            return Cost(
+                pick.status, total, total, spent_in, spent_out, card.card_id, self.model, (), pick.notes, None, reported
+            )  # fmt: skip
+        except Exception:
+            # Counts that are not numbers at all: what can be read of them is priced, and said to be an estimate.
+            return self._salvaged(usage, at, context)
+
+    def _salvaged(self, usage: TokenUsage, at: datetime, context: Mapping[str, str]) -> Cost:
+        try:
+            return self._itemised(self.pick(at, context), usage)
+        except Exception as error:
+            return Cost(_UNPRICED, model=self.model or None, reason=f"invalid usage: {type(error).__name__}: {error}")
 
     def pick(self, at: datetime, context: Mapping[str, str] = EMPTY) -> _Pick | None:
         """The card for a moment and a request, with what choosing it assumed; `None` when no rates apply."""
