@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -103,7 +104,8 @@ class CostWarning:
     def __init__(self, accounts: Accounts, threshold: float | Decimal) -> None:
         self._accounts = accounts
         self._threshold = pico(threshold)
-        self._crossed = False
+        self._lock = threading.RLock()
+        self._last = 0  # the total that was seen last: it falls when the meter is reset
         self._meter: Meter | None = None
 
     @hookimpl
@@ -114,9 +116,10 @@ class CostWarning:
     def meter_record(self, record: Record) -> None:
         if type(record) is not UsageRecord or not record.cost.list_pico:
             return
-        total = self._accounts.list_pico()
-        over = total > self._threshold
-        if over and not self._crossed and self._meter is not None:
+        with self._lock:
+            total, last = self._accounts.list_pico(), self._last
+            self._last = total
+        if total > self._threshold and (last <= self._threshold or total < last) and self._meter is not None:
             import logging
 
             message = (
@@ -124,4 +127,3 @@ class CostWarning:
             )
             logging.getLogger("agent_meter").warning("⚠️  %s", message)
             self._meter.plugins.alert(Alert("cost_warning_threshold", message, 1.0, total, self._threshold, "usd_pico"))
-        self._crossed = over

@@ -38,7 +38,7 @@ class Plugins:
         self.strict = strict
         self.failures: dict[tuple[str, str], int] = {}
         self.last_errors: dict[tuple[str, str], str] = {}
-        self._count = threading.Lock()
+        self._count = threading.RLock()  # a finalizer may fail while this very thread counts
 
     # ------------------------------------------------------------------------------------ who is plugged in
 

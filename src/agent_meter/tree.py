@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from .records import Call, Kind, RunRecord
-from .usage import AgentUsage, Totals, money
+from .records import Call, RunRecord, ToolRecord
+from .totals import Totals
+from .usage import AgentUsage, money
 
 MAX_NODES = 10_000
 
@@ -42,13 +43,13 @@ class RunTree(msgspec.Struct, frozen=True):
     children: tuple[RunTree, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join(self._lines(""))
-
-    def _lines(self, indent: str) -> list[str]:
-        bound = "≥ " if self.usage.is_lower_bound else ""
-        cost = f"{bound}{money(self.usage.totals.list_pico)}"
-        line = f"{indent}{self.name or self.kind}: {self.usage.total_tokens:,} tokens, {cost}"
-        return [line, *(line for child in self.children for line in child._lines(indent + "  "))]
+        lines, waiting = [], [(0, self)]
+        while waiting:
+            depth, run = waiting.pop()
+            cost = f"{'≥ ' if run.usage.is_lower_bound else ''}{money(run.usage.totals.list_pico)}"
+            lines.append(f"{'  ' * depth}{run.name or run.kind}: {run.usage.total_tokens:,} tokens, {cost}")
+            waiting += [(depth + 1, child) for child in reversed(run.children)]
+        return "\n".join(lines)
 
 
 class Tree:
@@ -56,74 +57,103 @@ class Tree:
 
     def __init__(self, max_nodes: int = MAX_NODES) -> None:
         self._nodes: dict[str, _Node] = {}
+        self._moved: dict[str, str] = {}  # open leaves that had to make room, and where their usage goes now
         self._max = max_nodes
+
+    @property
+    def full(self) -> bool:
+        return len(self._nodes) >= self._max
 
     def reset(self) -> None:
         """Forget what has ended, and what the rest has used so far."""
         self._nodes = {id: node for id, node in self._nodes.items() if not node.status}
+        self._moved = {id: above for id, above in self._moved.items() if above in self._nodes}
         for node in self._nodes.values():
             node.own = Totals()
             node.children = {child: None for child in node.children if child in self._nodes}
 
-    def opened(self, call: Call) -> _Node:
-        """Add a run, a step, or a tool that has something below it."""
-        node = self._nodes.get(call.id)
-        if node is not None:
-            return node
-        parent = call.parent
-        if parent is not None:
-            self.opened(parent)
-        if len(self._nodes) >= self._max:
-            self._make_room()
-        node = self._nodes[call.id] = _Node(call.id, call.kind, call.name, parent.id if parent else None)
-        if parent is not None and (above := self._nodes.get(parent.id)) is not None:
-            above.children[call.id] = None
-        return node
+    def opened(self, call: Call) -> None:
+        """Add a run, a step, or a tool that has something below it, and whatever is above it."""
+        missing = []
+        above: Call | None = call
+        while above is not None and above.id not in self._nodes:
+            missing.append(above)
+            above = above.parent
+        for one in reversed(missing):
+            parent = one.parent
+            if self.full:
+                self._make_room(parent.id if parent else None)
+            self._nodes[one.id] = _Node(one.id, one.kind, one.name, parent.id if parent else None)
+            self._moved.pop(one.id, None)
+            if parent is not None and (node := self._nodes.get(parent.id)) is not None:
+                node.children[one.id] = None
 
-    def closed(self, record: RunRecord) -> None:
+    def closed(self, record: RunRecord | ToolRecord) -> None:
+        self._moved.pop(record.id, None)
         if (node := self._nodes.get(record.id)) is not None:
             node.status = record.status
             if record.name:
                 node.name = record.name
 
-    def add(self, id: str, totals: Totals) -> None:
-        if (node := self._nodes.get(id)) is not None:
+    def add(self, parent_id: str | None, run_id: str | None, totals: Totals) -> None:
+        """Add what was used below `parent_id`; where that is no run, step or tool of the tree, to the run around."""
+        if (node := self._find(parent_id) or self._find(run_id)) is not None:
             node.own.merge(totals)
+
+    def home(self, parent_id: str | None, run_id: str | None) -> str | None:
+        """Where `add` would put it."""
+        node = self._find(parent_id) or self._find(run_id)
+        return None if node is None else node.id
+
+    def _find(self, id: str | None) -> _Node | None:
+        while id is not None and id not in self._nodes:
+            id = self._moved.get(id)
+        return None if id is None else self._nodes[id]
 
     def own(self, id: str) -> Totals:
         node = self._nodes.get(id)
         return Totals() if node is None else node.own.copy()
 
     def view(self, id: str) -> RunTree:
-        node = self._nodes.get(id)
-        if node is None:
+        if id not in self._nodes:
             raise LookupError(
                 f"no run {id!r}: never opened here, or forgotten (the last {self._max:,} runs and steps are kept)"
             )
-        children = tuple(self.view(child) for child in node.children if child in self._nodes)
-        total = node.own.copy()
-        for child in children:
-            total.merge(child.usage.totals)
-        return RunTree(
-            node.id,
-            node.kind,
-            node.name,
-            node.status,
-            AgentUsage.snapshot(node.own.copy()),
-            AgentUsage.snapshot(total),
-            children,
-        )
+        order = [self._nodes[id]]
+        for node in order:  # grows while it is walked: parents before their children
+            order += [self._nodes[child] for child in node.children if child in self._nodes]
+        views: dict[str, RunTree] = {}
+        for node in reversed(order):
+            children = tuple(views[child] for child in node.children if child in views)
+            total = node.own.copy()
+            for child in children:
+                total.merge(child.usage.totals)
+            views[node.id] = RunTree(
+                node.id,
+                node.kind,
+                node.name,
+                node.status,
+                AgentUsage.snapshot(node.own.copy()),
+                AgentUsage.snapshot(total),
+                children,
+            )
+        return views[id]
 
-    def _make_room(self) -> None:
-        """Fold the oldest ended leaves into their parents, a tenth of the tree at a time."""
+    def _make_room(self, spare: str | None) -> None:
+        """Fold the oldest ended leaves into their parents, a tenth of the tree at a time; never the one to `spare`."""
         target = self._max - max(1, self._max // 10)
         while len(self._nodes) > target:
-            leaves = [n for n in self._nodes.values() if not n.children and (n.status or n.kind is Kind.TOOL)]
+            leaves = [node for node in self._nodes.values() if not node.children and node.id != spare]
+            if not leaves:
+                return  # one long chain, as long as somebody holds it open
             # A tree of open runs alone must not grow for ever either.
-            leaves = leaves or [n for n in self._nodes.values() if not n.children]
-            for node in leaves[: len(self._nodes) - target]:
+            ended = [node for node in leaves if node.status] or leaves
+            for node in ended[: len(self._nodes) - target]:
                 del self._nodes[node.id]
                 parent = self._nodes.get(node.parent_id or "")
-                if parent is not None:
-                    parent.own.merge(node.own)
-                    del parent.children[node.id]
+                if parent is None:
+                    continue
+                parent.own.merge(node.own)
+                del parent.children[node.id]
+                if not node.status:
+                    self._moved[node.id] = parent.id

@@ -1,236 +1,17 @@
-"""AgentUsage: what was used and what it cost, added up exactly.
-
-`Totals` is the bare counter set (no lock, no history), kept small because there is one for every agent, user,
-model, … that was seen. `AgentUsage` is what people get: a snapshot that aliases nothing, or an accumulator of
-their own.
-"""
+"""AgentUsage: what was used and what it cost, added up exactly."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from operator import attrgetter
 from typing import Any
 
 import msgspec
 
-from .records import Kind, Status, UsageRecord, dollars
-
-COUNTERS = (
-    "requests",
-    "cached_requests",
-    "api_calls",
-    "failed_requests",
-    "denied_requests",
-    "unpriced_requests",
-    "partial_requests",
-    "estimated_requests",
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cache_write_1h_tokens",
-    "reasoning_tokens",
-    "input_audio_tokens",
-    "output_audio_tokens",
-    "input_image_tokens",
-    "output_image_tokens",
-    "embedding_tokens",
-    "list_pico",
-    "billed_pico",
-    "saved_pico",
-    "input_pico",
-    "output_pico",
-    "embedding_pico",
-)
-_counts = attrgetter(*COUNTERS)
-
-# One tool's share, by position: calls asked for, calls that ran, then the shared-out counters.
-_SHARED = (
-    "requests",
-    "cached_requests",
-    "api_calls",
-    "unpriced_requests",
-    "input_tokens",
-    "output_tokens",
-    "list_pico",
-    "billed_pico",
-    "saved_pico",
-    "input_pico",
-    "output_pico",
-)
-_shared = attrgetter(*_SHARED)
-ASKED, RAN = 0, 1
-_INPUT, _OUTPUT = 2 + _SHARED.index("input_tokens"), 2 + _SHARED.index("output_tokens")
-OTHER = "(other)"
-MAX_TOOLS = 10_000
-
-
-class Totals:
-    """Sums over model calls. Adding is O(1) and touches only what a call has."""
-
-    __slots__ = (*COUNTERS, "tools", "units")
-
-    requests: int
-    cached_requests: int
-    api_calls: int
-    failed_requests: int
-    denied_requests: int
-    unpriced_requests: int
-    partial_requests: int
-    estimated_requests: int
-    input_tokens: int
-    output_tokens: int
-    cache_read_tokens: int
-    cache_write_tokens: int
-    cache_write_1h_tokens: int
-    reasoning_tokens: int
-    input_audio_tokens: int
-    output_audio_tokens: int
-    input_image_tokens: int
-    output_image_tokens: int
-    embedding_tokens: int
-    list_pico: int
-    billed_pico: int
-    saved_pico: int
-    input_pico: int
-    output_pico: int
-    embedding_pico: int
-    tools: dict[str, list[int]] | None
-    units: dict[str, int | Decimal] | None
-
-    def __init__(self) -> None:
-        for name in COUNTERS:
-            setattr(self, name, 0)
-        self.tools = None
-        self.units = None
-
-    def add(self, record: UsageRecord) -> None:
-        if record.status is Status.DENIED:
-            self.denied_requests += 1
-            return
-        self.requests += 1
-        if record.cached:
-            self.cached_requests += 1
-        else:
-            self.api_calls += 1
-        if record.status is not Status.OK:
-            self.failed_requests += 1
-        if record.estimated:
-            self.estimated_requests += 1
-        usage, cost = record.usage, record.cost
-        embedding = record.kind is Kind.EMBEDDING
-        if usage is not None:
-            if embedding:
-                self.embedding_tokens += usage.input_tokens
-            else:
-                self.input_tokens += usage.input_tokens
-                self.output_tokens += usage.output_tokens
-                # Written out, because most calls have few of these and a loop would cost all of them a microsecond.
-                if count := usage.cache_read_tokens:
-                    self.cache_read_tokens += count
-                if count := usage.cache_write_tokens:
-                    self.cache_write_tokens += count
-                if count := usage.cache_write_1h_tokens:
-                    self.cache_write_1h_tokens += count
-                if count := usage.reasoning_tokens:
-                    self.reasoning_tokens += count
-                if count := usage.input_audio_tokens:
-                    self.input_audio_tokens += count
-                if count := usage.output_audio_tokens:
-                    self.output_audio_tokens += count
-                if count := usage.input_image_tokens:
-                    self.input_image_tokens += count
-                if count := usage.output_image_tokens:
-                    self.output_image_tokens += count
-            if usage.units:
-                self.units = _add_units(self.units, usage.units)
-        amount = cost.list_pico
-        if amount is None:
-            self.unpriced_requests += 1
-        elif amount:
-            billed = cost.billed_pico or 0
-            self.list_pico += amount
-            self.billed_pico += billed
-            if record.cached:
-                self.saved_pico += amount - billed
-            if embedding:
-                self.embedding_pico += amount
-            else:
-                self.input_pico += cost.input_pico
-                self.output_pico += cost.output_pico
-            if cost.missing:
-                self.partial_requests += 1
-        if record.tools:
-            self._share_out(record)
-
-    def _share_out(self, record: UsageRecord) -> None:
-        """Share a turn among the tools it asked for, by largest remainder: the shares add up to the turn.
-
-        Equal parts; what does not divide goes to the tools asked for first, one each.
-        """
-        turn = Totals()
-        turn.add(msgspec.structs.replace(record, tools=()))
-        number = len(record.tools)
-        counts = _shared(turn)
-        for position, name in enumerate(record.tools):
-            tool = self._tool(name)
-            tool[ASKED] += 1
-            for index, count in enumerate(counts, 2):
-                if count:
-                    tool[index] += count // number + (position < count % number)
-
-    def _tool(self, name: str) -> list[int]:
-        tools = self.tools
-        if tools is None:
-            tools = self.tools = {}
-        tool = tools.get(name)
-        if tool is None:
-            if len(tools) >= MAX_TOOLS:
-                name = OTHER
-            tool = tools.setdefault(name, [0] * (2 + len(_SHARED)))
-        return tool
-
-    def ran(self, tool: str, calls: int = 1) -> None:
-        """A tool call was made; what it cost is in the turn that asked for it."""
-        self._tool(tool)[RAN] += calls
-
-    def merge(self, other: Totals, sign: int = 1) -> None:
-        for name, count in zip(COUNTERS, _counts(other), strict=True):
-            if count:
-                setattr(self, name, getattr(self, name) + sign * count)
-        if other.tools:
-            for name, counts in other.tools.items():
-                tool = self._tool(name)
-                for index, count in enumerate(counts):
-                    tool[index] += sign * count
-        if other.units:
-            self.units = _add_units(self.units, other.units, sign)
-
-    def copy(self) -> Totals:
-        twin = Totals()
-        twin.merge(self)
-        return twin
-
-    def of_tool(self, name: str) -> Totals:
-        """One tool's share as totals of its own."""
-        share = Totals()
-        tool = (self.tools or {})[name]
-        for field, count in zip(_SHARED, tool[2:], strict=True):
-            setattr(share, field, count)
-        share.tools = {name: list(tool)}
-        return share
-
-
-def _add_units(
-    mine: dict[str, int | Decimal] | None, other: Mapping[str, int | Decimal], sign: int = 1
-) -> dict[str, int | Decimal]:
-    sums = {} if mine is None else mine
-    for name, count in other.items():
-        sums[name] = sums.get(name, 0) + sign * count
-    return sums
+from .records import DENIED, UsageRecord, dollars
+from .totals import COUNTERS, Totals
 
 
 class _Count:
@@ -305,25 +86,36 @@ class AgentUsage:
     total_cost_usd = total_cost = _Money("list_pico")
     total_embedding_cost_usd = _Money("embedding_pico")
 
+    __slots__ = ("_added", "_belongs", "_keep", "_key", "_lock", "_records", "totals")
+
     def __init__(self, *, keep: int = 10_000) -> None:
         self.totals = Totals()
         self._keep = keep
         self._records: Sequence[UsageRecord] = ()
-        self._belongs: Callable[[UsageRecord], bool] | None = None
-        self._added: deque[UsageRecord] = deque(maxlen=keep)
-        self._lock = threading.Lock()
+        self._belongs: Callable[[UsageRecord, Any], bool] | None = None
+        self._key: object = None
+        self._added: deque[UsageRecord] | None = None
+        # Reentrant: a finalizer may add while this very thread adds.
+        self._lock = threading.RLock()
 
     @classmethod
     def snapshot(
         cls,
         totals: Totals,
         records: Sequence[UsageRecord] = (),
-        belongs: Callable[[UsageRecord], bool] | None = None,
+        belongs: Callable[[UsageRecord, Any], bool] | None = None,
+        key: object = None,
     ) -> AgentUsage:
-        """Wrap totals and records that nobody will change; `belongs` picks its own records when asked for."""
-        usage = cls()
-        usage.totals, usage._records, usage._belongs = totals, records, belongs
+        """Wrap totals and records that nobody will change; `belongs(record, key)` picks its own when asked for."""
+        usage = cls.__new__(cls)
+        usage.totals, usage._records, usage._belongs, usage._key = totals, records, belongs, key
+        usage._keep, usage._added, usage._lock = max(10_000, len(records)), None, threading.RLock()
         return usage
+
+    def _now(self) -> Totals:
+        """The totals of one moment, whoever adds meanwhile."""
+        with self._lock:
+            return self.totals.copy()
 
     @property
     def total_tokens(self) -> int:
@@ -347,7 +139,7 @@ class AgentUsage:
     @property
     def units(self) -> dict[str, int | Decimal]:
         """What was used that is not a token: web searches, seconds, images, …"""
-        return dict(self.totals.units or {})
+        return self._now().units or {}
 
     @property
     def tool_usage(self) -> dict[str, int]:
@@ -355,8 +147,7 @@ class AgentUsage:
 
         (A tool that does not exist is asked for and never runs; an own loop may run one that nobody asked for.)
         """
-        tools = self.totals.tools or {}
-        return {name: max(tool[ASKED], tool[RAN]) for name, tool in tools.items()}
+        return _tool_usage(self._now())
 
     @property
     def tool_tokens(self) -> dict[str, int]:
@@ -364,15 +155,16 @@ class AgentUsage:
 
         The shares of a turn add up to the turn, so these never add up to more than `total_tokens`.
         """
-        tools = self.totals.tools or {}
-        return {name: tool[_INPUT] + tool[_OUTPUT] for name, tool in tools.items()}
+        return _tool_tokens(self._now())
 
     @property
     def iterations(self) -> list[UsageRecord]:
         """The last records, oldest first; `requests` is the exact number of all."""
         with self._lock:
-            records = [*filter(self._belongs, self._records)] if self._belongs else list(self._records)
-            return [*records, *self._added][-self._keep :]
+            added = list(self._added or ())
+        belongs, key = self._belongs, self._key
+        records = [record for record in self._records if belongs is None or belongs(record, key)] + added
+        return records[max(0, len(records) - self._keep) :]
 
     def add_usage(self, stats: UsageRecord, tool_name: str | None = None) -> None:
         """Add one call; `tool_name` says which tool it was for, where the record itself does not."""
@@ -380,54 +172,61 @@ class AgentUsage:
             stats = msgspec.structs.replace(stats, tools=(tool_name,))
         with self._lock:
             self.totals.add(stats)
-            if stats.status is not Status.DENIED:
-                self._added.append(stats)
+            if stats.status is not DENIED:
+                self._remember([stats])
 
     def merge(self, other: AgentUsage) -> None:
         """Add another usage's totals and records to this one."""
-        totals, iterations = other.totals.copy(), other.iterations
+        with other._lock:
+            totals, iterations = other._now(), other.iterations
         with self._lock:
             self.totals.merge(totals)
-            self._added.extend(iterations)
+            self._remember(iterations)
+
+    def _remember(self, records: Sequence[UsageRecord]) -> None:
+        if self._added is None:
+            self._added = deque(maxlen=self._keep)
+        self._added.extend(records)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: the seed documents' keys first, in their order; money as floats, for display.
 
         `iterations` is the exact count of calls. The exact money is in the `…_pico` keys (1e-12 US$).
         """
-        totals = self.totals
+        totals = self._now()
         result: dict[str, Any] = {
-            "total_tokens": self.total_tokens,
+            "total_tokens": totals.input_tokens + totals.output_tokens,
             "total_prompt_tokens": totals.input_tokens,
             "total_completion_tokens": totals.output_tokens,
-            "total_cost_usd": float(self.cost_usd),
-            "tool_usage": self.tool_usage,
-            "tool_tokens": self.tool_tokens,
+            "total_cost_usd": float(dollars(totals.list_pico)),
+            "tool_usage": _tool_usage(totals),
+            "tool_tokens": _tool_tokens(totals),
             "iterations": totals.requests,
         }
         if totals.embedding_tokens:
             result["total_embedding_tokens"] = totals.embedding_tokens
-            result["total_embedding_cost_usd"] = float(self.embedding_cost_usd)
-        result.update(zip(COUNTERS, _counts(totals), strict=True))
+            result["total_embedding_cost_usd"] = float(dollars(totals.embedding_pico))
+        result.update((name, getattr(totals, name)) for name in COUNTERS)
         if totals.units:
             result["units"] = {name: int(n) if n == int(n) else float(n) for name, n in totals.units.items()}
         return result
 
     def __str__(self) -> str:
-        totals = self.totals
+        totals = self._now()
+        bound = "≥ " if totals.unpriced_requests or totals.partial_requests else ""
         rule = "=" * 60
         lines = [
             "",
             rule,
             "📊 Usage Summary",
             rule,
-            f"Total Tokens: {self.total_tokens:,}",
+            f"Total Tokens: {totals.input_tokens + totals.output_tokens:,}",
             f"  - Prompt: {totals.input_tokens:,}",
             f"  - Completion: {totals.output_tokens:,}",
         ]
         if totals.embedding_tokens:
             lines.append(f"  - Embeddings: {totals.embedding_tokens:,}")
-        lines.append(f"Total Cost: {'≥ ' if self.is_lower_bound else ''}{money(totals.list_pico)}")
+        lines.append(f"Total Cost: {bound}{money(totals.list_pico)}")
         if totals.embedding_tokens:
             lines.append(f"  - LLM: {money(totals.list_pico - totals.embedding_pico)}")
             lines.append(f"  - Embeddings: {money(totals.embedding_pico)}")
@@ -442,10 +241,10 @@ class AgentUsage:
         if totals.denied_requests:
             lines.append(f"Denied: {_calls(totals.denied_requests)} (not sent)")
         lines.append(f"Iterations: {totals.requests}")
-        if totals.tools:
+        if usage := _tool_usage(totals):
             lines += ["", "Tool Usage:"]
-            tokens = self.tool_tokens
-            for name, calls in sorted(self.tool_usage.items(), key=lambda item: (-item[1], item[0])):
+            tokens = _tool_tokens(totals)
+            for name, calls in sorted(usage.items(), key=lambda item: (-item[1], item[0])):
                 lines.append(f"  - {name}: {calls} calls, {tokens[name]:,} tokens")
         return "\n".join([*lines, rule, ""])
 
@@ -463,15 +262,27 @@ class AgentUsage:
     __hash__ = None  # type: ignore[assignment]
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return (_counts(self.totals), self.totals.tools, self.totals.units, self.iterations)
+        with self._lock:
+            return self._now(), self.iterations, self._keep
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        counts, tools, units, iterations = state
         self.__init__()  # type: ignore[misc]
-        for name, count in zip(COUNTERS, counts, strict=True):
-            setattr(self.totals, name, count)
-        self.totals.tools, self.totals.units = tools, units
-        self._records = iterations
+        self.totals, self._records, self._keep = state
+
+
+def _tool_usage(totals: Totals) -> dict[str, int]:
+    calls = {name: share.asked for name, share in (totals.turns or {}).items()}
+    for name, ran in (totals.ran or {}).items():
+        calls[name] = max(ran, calls.get(name, 0))
+    return calls
+
+
+def _tool_tokens(totals: Totals) -> dict[str, int]:
+    turns = totals.turns or {}
+    return {
+        name: turns[name].input_tokens + turns[name].output_tokens if name in turns else 0
+        for name in _tool_usage(totals)
+    }
 
 
 def money(pico: int, places: int = 6) -> str:

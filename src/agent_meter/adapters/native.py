@@ -7,6 +7,7 @@ This adapter cannot refuse a call: guards do that (`meter_admit_call`). What an 
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,9 @@ class AgentObserver:
     call's own id where there is none. `duration_ms` is milliseconds. `messages`, `response` and `result` are `None`
     unless the class says `wants_content = True`; content is never stored.
 
-    An `async def` method runs as a task of the running event loop, or, in synchronous code, on a loop of the
-    observer's own thread; `drain()` waits for what is still on its way.
+    An `async def` method runs as a task of the running event loop, or, in synchronous code, on a loop in a thread of
+    its own. `await observer.adrain()` or `observer.drain()` waits for what is still on its way: an event loop that
+    closes earlier takes its events with it, which is counted in `meter.health()`.
     """
 
     wants_content = False
@@ -56,7 +58,8 @@ class AgentObserver:
     def on_usage(self, run_id: str, usage: UsageRecord) -> Any:
         """A model call has ended: once for each, whatever its status, cached replays and embeddings included.
 
-        Denied calls used nothing and are not told. `usage.cost_usd` is the list price (`Decimal`), `None` when unpriced.
+        Denied calls used nothing and are not told. `usage.cost_usd` is the list price (`Decimal`), `None` when
+        unpriced. A call that was given up and answers after all is told again, and `usage.corrects` is what was told.
         """
 
     def on_cache_hit(self, run_id: str, model: str, response: Any) -> Any:
@@ -91,13 +94,14 @@ class AgentObserver:
     def meter_call_opened(self, call: Call) -> None:
         self._open_calls[call.id] = call
         run_id = call.run_id or call.id
+        content = call.content if self.wants_content else None
         if call.kind is Kind.RUN:
-            self._tell(self.on_run_start, run_id, call.content, "")
+            self._tell(self.on_run_start, run_id, content, "")
         elif call.kind is Kind.TOOL:
             self._tell(self.on_tool_start, run_id, call.call_id or call.id, call.name, call.params)
         elif call.kind is not Kind.STEP:
             model = call.model.name if call.model else ""
-            self._tell(self.on_llm_start, run_id, call.content, model, "")
+            self._tell(self.on_llm_start, run_id, content, model, "")
 
     @hookimpl
     def meter_record(self, record: Record) -> None:
@@ -149,6 +153,9 @@ class AgentObserver:
         async def deliver() -> None:
             try:
                 await answer
+            except asyncio.CancelledError as error:
+                self._failed(event, error)
+                raise
             except Exception as error:
                 self._failed(event, error)
 
@@ -164,9 +171,25 @@ class AgentObserver:
 
     def drain(self, timeout: float | None = 10.0) -> None:
         """Wait for the `async def` events that synchronous code has sent; `TimeoutError` after `timeout` seconds."""
-        for sent in list(self._tasks):
-            if hasattr(sent, "result") and not hasattr(sent, "get_loop"):
-                sent.result(timeout)
+        from concurrent.futures import Future, wait
+
+        _, late = wait([sent for sent in list(self._tasks) if isinstance(sent, Future)], timeout)
+        if late:
+            raise TimeoutError(f"{len(late)} events of {type(self).__name__} are still on their way after {timeout} s")
+
+    async def adrain(self, timeout: float | None = 10.0) -> None:
+        """Wait for all `async def` events, those of this event loop too; `TimeoutError` after `timeout` seconds."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        waiting = [
+            sent if isinstance(sent, asyncio.Task) else asyncio.wrap_future(sent)
+            for sent in list(self._tasks)
+            if not isinstance(sent, asyncio.Task) or sent.get_loop() is loop
+        ]
+        late = (await asyncio.wait(waiting, timeout=timeout))[1] if waiting else ()
+        if late:
+            raise TimeoutError(f"{len(late)} events of {type(self).__name__} are still on their way after {timeout} s")
 
     @hookimpl
     def meter_shutdown(self) -> None:
@@ -174,7 +197,7 @@ class AgentObserver:
 
 
 _loop: asyncio.AbstractEventLoop | None = None
-_loop_lock = threading.Lock()
+_loop_lock = threading.RLock()
 
 
 def _background_loop() -> asyncio.AbstractEventLoop:
@@ -183,7 +206,16 @@ def _background_loop() -> asyncio.AbstractEventLoop:
     import asyncio
 
     with _loop_lock:
-        if _loop is None or not _loop.is_running():
+        if _loop is None:
             _loop = asyncio.new_event_loop()
             threading.Thread(target=_loop.run_forever, name="agent_meter observers", daemon=True).start()
         return _loop
+
+
+def _after_fork() -> None:
+    global _loop, _loop_lock
+    _loop, _loop_lock = None, threading.RLock()  # threads do not follow into a forked process
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
