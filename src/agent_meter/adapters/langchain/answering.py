@@ -22,6 +22,7 @@ from .estimating import complete, incomplete, missing_input, nothing_counted, sa
 from .failing import UNSEEN, told_by
 from .failing import never_answered as never_answered
 from .flights import Flight
+from .hosted import BESIDE, BILLED_BESIDE, with_fees, with_unseen_passes
 
 # `MeteredCache` marks its hits so; see the cache wrapper.
 HIT = "agent_meter_cache_hit"
@@ -68,13 +69,18 @@ def read(flight: Flight, result: LLMResult, *, cut: bool = False) -> Answer:
     usage, notes = reading.usage, NO_NOTES
     if reading.passes:
         usage = _without_passes(reading)
+    if message.content.__class__ is list or message.additional_kwargs:
+        usage = with_fees(usage, choices)
+        if not reading.passes:
+            usage = with_unseen_passes(usage, choices)
+            notes = (BILLED_BESIDE,) if BESIDE in usage.missing else NO_NOTES
     if usage.output_tokens and not usage.input_tokens and not cached:
         usage = missing_input(usage)
     if cut:
         usage = unfinished(usage, about)
     silent = nothing_counted(usage)
     if incomplete(usage):
-        usage, notes = complete(flight, usage, said(choices), cut)
+        usage, notes = complete(flight, usage, said(choices), cut, notes)
     identity = reading.response_id or message.id
     if identity is not None and identity.startswith(OWN_ID):
         identity = None
@@ -114,7 +120,7 @@ def _text_answer(flight: Flight, output: Mapping[str, Any], first: Any, cut: boo
 
 def _without_passes(reading: Reading) -> TokenUsage:
     """The message's own usage: each pass gets a record, so that its tokens need no unit here."""
-    units = {name: count for name, count in reading.usage.units.items() if name != "pass_tokens"}
+    units = {name: count for name, count in reading.usage.units.items() if name != BESIDE}
     return msgspec.structs.replace(reading.usage, units=FrozenMap(units) if units else EMPTY)
 
 

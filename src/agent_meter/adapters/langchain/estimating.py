@@ -48,7 +48,9 @@ def nothing_counted(usage: TokenUsage) -> bool:
     return "input_tokens" in usage.missing and "output_tokens" in usage.missing
 
 
-def complete(flight: Flight, usage: TokenUsage, said: str, cut: bool) -> tuple[TokenUsage, tuple[str, ...]]:
+def complete(
+    flight: Flight, usage: TokenUsage, said: str, cut: bool, notes: tuple[str, ...] = ()
+) -> tuple[TokenUsage, tuple[str, ...]]:
     """Fill in what the provider did not count, and say so; what it did count is never lowered."""
     missing = usage.missing
     model = flight.call.model.name if flight.call.model else ""
@@ -58,7 +60,7 @@ def complete(flight: Flight, usage: TokenUsage, said: str, cut: bool) -> tuple[T
     if "output_tokens" in missing:
         completion = max(completion, estimate_tokens(said, model))
     note = CUT_OFF if cut else NO_USAGE if "output_tokens" in missing else NO_INPUT
-    return msgspec.structs.replace(usage, input_tokens=prompt, output_tokens=completion), (note,)
+    return msgspec.structs.replace(usage, input_tokens=prompt, output_tokens=completion), (*notes, note)
 
 
 def prompt_tokens(asked: Any, model: str, params: Mapping[str, Any] | None = None) -> int:
