@@ -20,10 +20,10 @@ from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI, OpenAI
 from langgraph.graph import MessagesState, StateGraph
 
-from agent_meter import CacheStats, Denial, Kind, Meter, UsageRecord, hookimpl
+from agent_meter import CacheStats, Denial, Meter, UsageRecord, hookimpl
 from agent_meter.adapters.langchain import MeterCallback, MeteredCache
 from agent_meter.records import TOKEN_CLASSES
-from agent_meter.testing import LoopbackProvider, Reply
+from agent_meter.testing import LoopbackProvider, RecordingPlugin, Reply
 
 REPLY = Reply("Hello", input_tokens=1000, output_tokens=100, cache_read_tokens=400, reasoning_tokens=64)
 
@@ -304,15 +304,8 @@ def test_another_call_between_a_miss_and_its_answer_is_not_taken_for_it(
 
 def test_a_replay_of_a_text_model_belongs_to_the_run_around_it(meter: Meter, cache: MeteredCache, config: Any) -> None:
     model = Completions().model(cache)
-    runs: list[Any] = []
-
-    class Runs:
-        @hookimpl
-        def meter_record(self, record: Any) -> None:
-            if record.kind is Kind.RUN:
-                runs.append(record)
-
-    meter.register(Runs())
+    seen = RecordingPlugin()
+    meter.register(seen)
     chain = RunnableLambda(lambda prompt: model.invoke(prompt)).with_config(metadata={"user_id": "u1"})
 
     chain.invoke("How are you?", config)
@@ -321,8 +314,8 @@ def test_a_replay_of_a_text_model_belongs_to_the_run_around_it(meter: Meter, cac
 
     replay: UsageRecord = meter.history()[-1]
     assert (replay.cached, replay.user, replay.task) == (True, "u1", "again")
-    assert replay.parent_id == replay.run_id == runs[-1].id
-    assert runs[-1].usage.requests == 1
+    assert replay.parent_id == replay.run_id == seen.run_records[-1].id
+    assert seen.run_records[-1].usage.requests == 1
 
 
 def test_no_guard_is_asked_about_a_replay_of_a_text_model() -> None:
