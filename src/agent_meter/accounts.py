@@ -95,14 +95,15 @@ class Accounts:
 
     # ------------------------------------------------------------------------------------------- counting
 
-    @hookimpl
+    # First of all, so that whoever is told of a call finds it counted.
+    @hookimpl(tryfirst=True)
     def meter_call_opened(self, call: Call) -> None:
         if call.kind is RUN or call.kind is STEP:
             self._change(self._opened, call)
         elif call.parent is not None and call.parent.kind is TOOL:
             self._change(self._opened, call.parent)
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     def meter_record(self, record: Record) -> None:
         self._change(self._count, record)
 

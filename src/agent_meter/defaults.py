@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Defaults(msgspec.Struct, frozen=True):
-    """The built-ins of one meter, by name, in the order of registration (the last one is asked first)."""
+    """The built-ins of one meter, by name, in the order of registration."""
 
     accounts: Accounts
     prices: PriceBook
@@ -52,7 +52,6 @@ class Defaults(msgspec.Struct, frozen=True):
 
             tools = AgentAnalytics()
             plugins.append(("analytics", ToolMeter(tools)))
-        # Asked first of all, so that whoever is told of a record finds it counted.
         plugins.append(("usage", accounts))
         return cls(accounts, book, tools, tuple(plugins))
 
@@ -63,7 +62,7 @@ class ToolMeter:
     def __init__(self, analytics: AgentAnalytics) -> None:
         self._add = analytics.record
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     def meter_record(self, record: Record) -> None:
         if type(record) is ToolRecord:
             self._add(record)

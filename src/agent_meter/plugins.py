@@ -97,14 +97,14 @@ class Plugins:
                 continue
             if isinstance(function, property):
                 continue
-            function = inspect.unwrap(getattr(function, "__func__", function))
+            function = getattr(function, "__func__", function)
             options = getattr(function, f"{PROJECT}_impl", None)
             if options is None and not (attribute.startswith("meter_") and inspect.isroutine(function)):
                 continue
             hook = (options or {}).get("specname") or attribute
             if hook not in HOOKS:
                 raise PluginError(
-                    f"{name}: there is no hook {hook!r}{_nearest(hook)}. The hooks are: {', '.join(HOOKS)}"
+                    f"{name}: there is no hook {hook!r}{_nearest(hook)} The hooks are: {', '.join(HOOKS)}"
                 )
             if options is None:
                 raise PluginError(f"{name}.{attribute} is not marked: put @hookimpl above it")
@@ -114,6 +114,7 @@ class Plugins:
                     f"{name}.{attribute} is a wrapper: a wrapper would surround the hook, never the model call. "
                     "Use meter_call_opened and meter_record for before and after, meter_admit_call to refuse."
                 )
+            function = inspect.unwrap(function)  # a decorator does not make it synchronous
             if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
                 raise PluginError(
                     f"{name}.{attribute} is async: hooks are synchronous. Write a plain `def` that puts the record on "
@@ -229,4 +230,4 @@ def _nearest(name: str) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(name, HOOKS, 1, 0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"; did you mean {near[0]!r}?" if near else "."
