@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,7 +12,7 @@ from msgspec.structs import astuple
 from ..errors import PriceError
 from ..records import EMPTY, TOKEN_CLASSES, Cost, CostStatus, TokenUsage
 from .cards import Count, Line, Price, RateCard
-from .schedule import ALWAYS, NOTHING, Segment, State, choose, normalised, state_at, timeline
+from .schedule import ALWAYS, NOTHING, Segment, State, Timeline, choose, normalised
 from .units import CLASSES, FIELD_UNITS, WIDE, exact, unit
 
 _UNPRICED, _FREE, _PRICED = CostStatus.UNPRICED, CostStatus.FREE, CostStatus.PRICED
@@ -39,7 +38,7 @@ class Rates:
     """
 
     __slots__ = (
-        "_moments", "_pick", "_picks", "_reported_first", "_states", "context_window", "known", "model",
+        "_pick", "_picks", "_reported_first", "_state_at", "context_window", "known", "model",
         "on_unpriced", "own", "provider", "reason", "segments", "source",
     )  # fmt: skip
 
@@ -68,8 +67,7 @@ class Rates:
         self.on_unpriced = on_unpriced  # called for every call that has no price
         self._reported_first = reported_first
         self._picks: dict[tuple[State, tuple[tuple[str, str], ...]], _Pick] = {}
-        line = timeline(segments)
-        self._moments, self._states = line or ((), ())
+        self._state_at = Timeline(segments)
         # The usual case, rates that never change and have no variants, needs no choosing at all.
         only = len(segments) == 1 and segments[0].window is ALWAYS and not segments[0].variants
         self._pick = self._choose(State(0, ()), ()) if only else None
@@ -201,7 +199,7 @@ class Rates:
         """The card for a moment and a request, with what choosing it assumed; `None` when no rates apply."""
         if at.tzinfo is not UTC:
             at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-        state = self._states[bisect_right(self._moments, at)] if self._states else state_at(self.segments, at)
+        state = self._state_at(at)
         key = (state, tuple(context.items()))
         pick = self._picks.get(key)
         if pick is None and state != NOTHING:

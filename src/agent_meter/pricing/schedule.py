@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, time
 from decimal import Decimal
@@ -24,15 +25,15 @@ class Window(NamedTuple):
     def daily(self) -> bool:
         return bool(self.hours) or len(self.days) < 7
 
-    def active(self, at: datetime) -> bool:
-        if (self.start is not None and at < self.start) or (self.end is not None and at >= self.end):
+    def spans(self, at: datetime) -> bool:
+        """Whether a moment lies between start and end, whatever the hour."""
+        return (self.start is None or at >= self.start) and (self.end is None or at < self.end)
+
+    def recurs(self, weekday: int, now: time) -> bool:
+        """Whether the window is open at that hour of that day of the week."""
+        if weekday not in self.days:
             return False
-        if len(self.days) < 7 and at.weekday() not in self.days:
-            return False
-        if not self.hours:
-            return True
-        now = at.time()
-        return any(a <= now < b if a < b else now >= a or now < b for a, b in self.hours)
+        return not self.hours or any(a <= now < b if a < b else now >= a or now < b for a, b in self.hours)
 
     def __str__(self) -> str:
         parts = []
@@ -79,24 +80,52 @@ NOTHING = State(-1, ())
 
 
 def state_at(segments: tuple[Segment, ...], at: datetime) -> State:
+    return _state(segments, at, at.weekday(), at.time())
+
+
+def _state(segments: tuple[Segment, ...], at: datetime, weekday: int, now: time) -> State:
     for index in range(len(segments) - 1, -1, -1):
-        if segments[index].window.active(at):
+        window = segments[index].window
+        if window.spans(at) and window.recurs(weekday, now):
             variants = segments[index].variants
-            return State(index, tuple(n for n, v in enumerate(variants) if v.window.active(at)))
+            active = (n for n, v in enumerate(variants) if v.window.spans(at) and v.window.recurs(weekday, now))
+            return State(index, tuple(active))
     return NOTHING
 
 
-def timeline(segments: tuple[Segment, ...]) -> tuple[tuple[datetime, ...], tuple[State, ...]] | None:
-    """The moments at which the state changes and the states between them, one more than moments.
+class Timeline:
+    """The state of a schedule at any moment, by two binary searches: for the stretch of time, and within the day."""
 
-    `None` when something depends on the time of day: then every call has to look.
-    """
-    windows = [s.window for s in segments] + [v.window for s in segments for v in s.variants]
-    if any(window.daily for window in windows):
-        return None
-    moments = sorted({edge for w in windows for edge in (w.start, w.end) if edge is not None})
-    first = datetime.min.replace(tzinfo=UTC)
-    return tuple(moments), tuple(state_at(segments, at) for at in (first, *moments))
+    __slots__ = ("_days", "_edges", "_moments", "_segments", "_states")
+
+    def __init__(self, segments: tuple[Segment, ...]) -> None:
+        windows = [s.window for s in segments] + [v.window for s in segments for v in s.variants]
+        self._segments = segments
+        self._moments = sorted({edge for w in windows for edge in (w.start, w.end) if edge is not None})
+        self._edges = sorted({0, *(_second(edge) for w in windows for pair in w.hours for edge in pair)})
+        self._days: dict[tuple[int, int], list[State]] = {}
+        # Where nothing depends on the day, one state holds from moment to moment.
+        self._states: list[State] | None = None
+        if not any(window.daily for window in windows):
+            self._states = [self._state(stretch, 0, 0) for stretch in range(len(self._moments) + 1)]
+
+    def __call__(self, at: datetime) -> State:
+        stretch = bisect_right(self._moments, at)
+        if self._states is not None:
+            return self._states[stretch]
+        weekday = at.weekday()
+        day = self._days.get((stretch, weekday))
+        if day is None:
+            day = self._days[stretch, weekday] = [self._state(stretch, weekday, edge) for edge in self._edges]
+        return day[bisect_right(self._edges, at.hour * 3600 + at.minute * 60 + at.second) - 1]
+
+    def _state(self, stretch: int, weekday: int, second: int) -> State:
+        at = self._moments[stretch - 1] if stretch else datetime.min.replace(tzinfo=UTC)
+        return _state(self._segments, at, weekday, time(second // 3600, second // 60 % 60, second % 60))
+
+
+def _second(moment: time) -> int:
+    return moment.hour * 3600 + moment.minute * 60 + moment.second
 
 
 # What providers call the ordinary tier: no variant has to match it.
