@@ -14,11 +14,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import PriceError, UnknownModel
-from ..records import Cost, Model, TokenUsage
+from ..errors import PriceError
+from ..records import Model
 from . import sources
 from .book import PriceBook
-from .cards import Line, Price, plain
+from .cards import Price, plain
 from .genai import segments_of
 from .listfile import digest, read
 from .nearest import nearest, provider_in
@@ -26,6 +26,7 @@ from .pricelist import PriceList
 from .rates import Rates
 from .schedule import NOTHING, Variant, state_at
 from .units import MILLION, WIDE, unit
+from .whatif import WhatIf, cost_of, usage_of, whatif
 
 LOST_SHARE = Decimal("0.2")  # an update may lose so many of the models …
 MOVED = 5  # … and move a rate by this factor, before it needs `accept`
@@ -119,18 +120,6 @@ class Refused(PriceError):
         super().__init__(message)
         self.problems = problems
         self.changes = changes
-
-
-class WhatIf(NamedTuple):
-    """What many equal calls would cost."""
-
-    model: str
-    tasks: int
-    usage: TokenUsage  # of one task
-    each: Cost
-    total: Decimal | None
-    provider: str = ""
-    lines: tuple[Line, ...] = ()  # of one task; they add up to its list price
 
 
 class Checked(NamedTuple):
@@ -311,53 +300,6 @@ def _replace(path: Path, content: bytes) -> None:
     draft.replace(path)
 
 
-# ----------------------------------------------------------------------------------------------- what if
-
-
-def whatif(
-    prices: PriceBook,
-    model: str,
-    *,
-    tasks: int,
-    tokens: int,
-    output_share: Decimal | float | str = Decimal("0.125"),
-    cached_share: Decimal | float | str = Decimal(0),
-    provider: str = "",
-    at: datetime | None = None,
-) -> WhatIf:
-    """What `tasks` calls of `tokens` tokens each would cost, so much of them output, so much of the input cached.
-
-    Shares are between 0 and 1; token counts are rounded down. Raises `PriceError`, and `UnknownModel`.
-    """
-    shares = [Decimal(repr(s)) if isinstance(s, float) else Decimal(s) for s in (output_share, cached_share)]
-    if tasks < 0 or tokens < 0 or not all(0 <= share <= 1 for share in shares):
-        raise PriceError(f"tasks {tasks}, tokens {tokens}, shares {shares[0]} and {shares[1]}: not below 0 nor above 1")
-    output = int(WIDE.multiply(Decimal(tokens), shares[0]))
-    cached = int(WIDE.multiply(Decimal(tokens - output), shares[1]))
-    usage = TokenUsage(tokens - output, output, cached)
-    return cost_of(prices, model, usage, tasks=tasks, provider=provider, at=at)
-
-
-def cost_of(
-    prices: PriceBook,
-    model: str,
-    usage: TokenUsage,
-    *,
-    tasks: int = 1,
-    provider: str = "",
-    at: datetime | None = None,
-) -> WhatIf:
-    """What `tasks` calls of this usage each would cost; its `context` picks variants. Raises `UnknownModel`."""
-    at = at or datetime.now(UTC)
-    rates = prices.find(Model(provider, model))
-    cost = rates.price(usage, at, usage.context)
-    if not rates.known and cost.amount is None:
-        raise UnknownModel(f"no price for {model!r}: {rates.reason}")
-    total = None if cost.amount is None else WIDE.multiply(cost.amount, Decimal(tasks))
-    lines = tuple(rates.lines(usage, at, usage.context))
-    return WhatIf(rates.model or model, tasks, usage, cost, total, rates.provider, lines)
-
-
 # ------------------------------------------------------------------------------------------ a price file
 
 
@@ -388,5 +330,5 @@ def check(path: str | Path) -> Checked:
 __all__ = [
     "LOST_SHARE", "MILLION", "MOVED", "Change", "Checked", "Listed", "Period", "Rate", "Refused", "Shown", "Update",
     "WhatIf", "check", "cost_of", "diff", "listing", "nearest", "open_list", "problems", "provider_in", "show",
-    "update", "whatif",
+    "update", "usage_of", "whatif",
 ]  # fmt: skip
