@@ -98,6 +98,7 @@ class Meter:
         self._next_sweep = self.monotonic() + 60
         self._expired = self._corrected = 0
         self._rates: dict[Model, Rates | None] = {}
+        self._answers: dict[tuple[Model, str], tuple[Rates | None, str]] = {}
         self._rates_version = -1
         self._shut = False
         self.wants_content = False
@@ -129,17 +130,19 @@ class Meter:
 
     def open(self, call: Call) -> Call:
         """Let a call begin. Raises `BudgetExceeded` when a guard denies it; nothing else."""
+        plugins, kind = self.plugins, call.kind
         if call.parent is None:
             self._adopt(call)
         attribution.complete(call)
-        self.plugins.tag(call)
-        parent, kind = call.parent, call.kind
+        if plugins.tagged:
+            plugins.tag(call)
+        parent = call.parent
         call.run_id = call.id if kind is RUN else parent.run_id if parent is not None else call.run_id
         call.started = self.monotonic()
         call.started_at = call.started_at or self._now()
         if call.model is not None:
             call.rates = self.rates(call.model)
-        if kind is not RUN and kind is not STEP:
+        if plugins.guarded and kind is not RUN and kind is not STEP:
             denial = self._admit(call)
             if denial is not None:
                 self._finish(call, None, DENIED, "BudgetExceeded")
@@ -149,7 +152,7 @@ class Meter:
             if parent.children is None:
                 parent.children = {}
             parent.children[call.id] = call
-        self.plugins.opened(call)
+        plugins.opened(call)
         if call.started > self._next_sweep:
             self.expire()
         return call
@@ -268,8 +271,7 @@ class Meter:
     def rates(self, model: Model) -> Rates | None:
         """The rates of a model as plugins answer for it; kept until the price book changes."""
         if self._rates_version != self.prices.version:
-            self._rates_version = self.prices.version
-            self._rates = {}
+            self._forget_rates()
         try:
             return self._rates[model]
         except KeyError:
@@ -280,13 +282,29 @@ class Meter:
             return rates
 
     def _admit(self, call: Call) -> Denial | None:
-        if not self.plugins.listening("meter_admit_call"):
-            return None
         if call.reserve is not None and call.rates is not None:
             bound = TokenUsage(call.reserve.input_tokens or 0, call.reserve.output_tokens or 0)
             pico = self._cost(call.rates, bound, call).list_pico
             call.reserve = Reserve(call.reserve.input_tokens, call.reserve.output_tokens, pico)
         return self.plugins.admit(call)
+
+    def _answering(self, asked: Model, response_model: str, rates: Rates | None) -> tuple[Rates | None, str]:
+        """The rates of the model that answered, and its name; those of the one that was asked where it has none."""
+        if self._rates_version != self.prices.version:
+            self._forget_rates()
+        found = self._answers.get((asked, response_model))
+        if found is None:
+            answering = self.rates(Model(asked.provider, response_model, asked.endpoint))
+            known = answering is not None and getattr(answering, "known", True)
+            found = (answering, response_model) if known else (rates, asked.name)
+            if len(self._answers) >= RATES_KEPT:
+                self._answers = {}
+            self._answers[asked, response_model] = found
+        return found
+
+    def _forget_rates(self) -> None:
+        self._rates_version = self.prices.version
+        self._rates, self._answers = {}, {}
 
     def _price(
         self,
@@ -302,9 +320,7 @@ class Meter:
             return NOT_SENT, model.name
         rates, name = call.rates, model.name
         if response_model and response_model != name:
-            answering = self.rates(Model(model.provider, response_model, model.endpoint))
-            if answering is not None and getattr(answering, "known", True):
-                rates, name = answering, response_model
+            rates, name = self._answering(model, response_model, rates)
         cost = Cost(reason="no_rates") if rates is None else self._cost(rates, usage or NO_USAGE, call)
         if usage is None and cost.status is not CostStatus.FREE:
             cost = NO_USAGE_SEEN
@@ -606,7 +622,8 @@ class Meter:
         self._adopt(call)
         attribution.complete(call)
         attribution.overrule(call, named)
-        self.plugins.tag(call)
+        if self.plugins.tagged:
+            self.plugins.tag(call)
         call.started_at = started_at.astimezone(UTC) if started_at is not None else self._now()
         if call.parent is not None and call.run_id is None:
             call.run_id = call.parent.run_id
@@ -668,12 +685,12 @@ class Meter:
     def register(self, plugin: object, name: str | None = None) -> None:
         """Add a plugin (see `hookspecs`). `PluginError` says what is wrong with one that cannot work."""
         self.plugins.register(plugin, name)
-        self._rates = {}
+        self._forget_rates()
         self.wants_content = self.wants_content or bool(getattr(plugin, "wants_content", False))
 
     def unregister(self, plugin: object) -> None:
         self.plugins.unregister(plugin)
-        self._rates = {}
+        self._forget_rates()
 
     def observe(self, observer: object) -> None:
         """Tell an `AgentObserver` of every call from now on."""

@@ -36,6 +36,7 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         self._impls: dict[str, tuple[_Impl, ...]] = dict.fromkeys(HOOKS, ())
         self.strict = strict
+        self.tagged = self.guarded = False
         self.failures: dict[tuple[str, str], int] = {}
         self.last_errors: dict[tuple[str, str], str] = {}
         self._count = threading.RLock()  # a finalizer may fail while this very thread counts
@@ -133,6 +134,9 @@ class Plugins:
             name: tuple((_one_noun(impl), impl.plugin_name) for impl in reversed(getattr(hooks, name).get_hookimpls()))
             for name in HOOKS
         }
+        # Asked on the path before the hooks themselves are: most meters have neither.
+        self.tagged = bool(self._impls["meter_tag_call"])
+        self.guarded = bool(self._impls["meter_admit_call"])
 
     # ------------------------------------------------------------------------------------------- the hooks
 
@@ -140,8 +144,7 @@ class Plugins:
         self._manager.hook.meter_startup.call_historic(kwargs={"meter": meter})
 
     def tag(self, call: Call) -> None:
-        if self._impls["meter_tag_call"]:
-            self._ask("meter_tag_call", call, use=partial(attribution.fill, call))
+        self._ask("meter_tag_call", call, use=partial(attribution.fill, call))
 
     def admit(self, call: Call) -> Denial | None:
         answer: Denial | None = self._ask("meter_admit_call", call, use=_is_denial)
@@ -162,9 +165,6 @@ class Plugins:
 
     def shutdown(self) -> None:
         self._ask("meter_shutdown")
-
-    def listening(self, hook: str) -> bool:
-        return bool(self._impls[hook])
 
     def _ask(self, hook: str, *noun: object, use: Callable[[Any], object] = bool) -> Any:
         """Tell every plugin, newest first, until `use` is content with an answer; that one is returned.

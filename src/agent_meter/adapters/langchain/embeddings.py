@@ -77,7 +77,7 @@ class _Embedding(Service[Embeddings]):
     def prepare(self, call: Call, meter: Meter) -> None:
         if meter.wants_content:
             call.content = self._texts
-        if meter.plugins.listening("meter_admit_call"):
+        if meter.plugins.guarded:
             call.reserve = Reserve(round(self._tokens() * (1 + ERROR)), 0)
 
     def guess(self) -> TokenUsage:

@@ -8,6 +8,7 @@ stands.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from msgspec.structs import replace
@@ -16,6 +17,7 @@ from agent_meter.records import EMPTY, TOKEN_CLASSES, FrozenMap, TokenUsage
 
 from .anthropic import beside
 from .fields import (
+    MOST,
     UNKNOWN,
     Fields,
     Pass,
@@ -39,6 +41,7 @@ PARTS = TOKEN_CLASSES[2:]
 OVERLAPPING = frozenset({"openrouter"})
 
 
+@lru_cache(256)
 def undouble(name: str) -> str:
     """A name that merging chunks has repeated, once: "gpt-xgpt-x" is "gpt-x"."""
     period = (name + name).find(name, 1)
@@ -60,10 +63,12 @@ def from_langchain(
 
 
 def _read(kept: Fields, about: Fields, output: Fields, provider: str) -> Reading:
-    raw = output.get("token_usage") or output.get("usage") or about.get("token_usage") or about.get("usage")
-    if not raw and (about.get("eval_count") is not None or about.get("prompt_eval_count") is not None):
+    get = about.get
+    raw = (output.get("token_usage") or output.get("usage")) if output else None
+    raw = raw or get("token_usage") or get("usage")
+    if not raw and (get("eval_count") is not None or get("prompt_eval_count") is not None):
         raw = about  # Ollama's own counts
-    word = about.get("service_tier")
+    word = get("service_tier")
     where = tier(undouble(word)) if word and isinstance(word, str) else EMPTY
     passes: tuple[Pass, ...] = ()
     usage: TokenUsage | None = None
@@ -80,7 +85,6 @@ def _read(kept: Fields, about: Fields, output: Fields, provider: str) -> Reading
     more = _around(usage, about, where)
     if more:
         usage = replace(usage, **more)
-    get = about.get
     name = get("model_name") or output.get("model_name") or get("model") or output.get("model") or get("model_id")
     return Reading(
         usage,
@@ -142,18 +146,19 @@ def _both(theirs: TokenUsage, kept: Fields, provider: str) -> TokenUsage:
 
 def _metadata_usage(kept: Fields, provider: str) -> TokenUsage:
     """The usage that LangChain normalised; keys named after a service tier tell it."""
-    get = kept.get
-    prompt, completion, total = (
-        number(get("input_tokens")),
-        number(get("output_tokens")),
-        number(get("total_tokens")),
-    )
-    if prompt is None and completion is None:
-        return UNKNOWN
-    inputs, tier_in = _parts(get("input_token_details"))
-    outputs, tier_out = _parts(get("output_token_details"))
-    read, write = inputs.get("cache_read", 0), inputs.get("cache_creation", 0)
-    five, hour = inputs.get("ephemeral_5m_input_tokens", 0), inputs.get("ephemeral_1h_input_tokens", 0)
+    prompt, completion, total = kept.get("input_tokens"), kept.get("output_tokens"), kept.get("total_tokens")
+    inside, outside = kept.get("input_token_details"), kept.get("output_token_details")
+    if not (type(prompt) is type(completion) is type(total) is int and 0 <= prompt <= MOST and 0 <= completion <= MOST):
+        prompt, completion, total = number(prompt), number(completion), number(total)
+        if prompt is None and completion is None:
+            return UNKNOWN
+    elif not inside and not outside and prompt + completion == total:
+        return TokenUsage(prompt, completion)
+    inputs, tier_in = _parts(inside) if inside else (EMPTY, None)
+    outputs, tier_out = _parts(outside) if outside else (EMPTY, None)
+    part = inputs.get
+    read, write = part("cache_read", 0), part("cache_creation", 0)
+    five, hour = part("ephemeral_5m_input_tokens", 0), part("ephemeral_1h_input_tokens", 0)
     seen = tier_in or tier_out
     if five + hour > write:  # the general key is zero where the times to live are known
         write = five + hour
@@ -161,20 +166,20 @@ def _metadata_usage(kept: Fields, provider: str) -> TokenUsage:
         prompt += read + write  # an integration that kept the exclusive reading
         total = None
     return inclusive(
-        prompt, completion, total, read, write, hour, outputs.get("reasoning", 0), inputs.get("audio", 0),
-        outputs.get("audio", 0), inputs.get("image", 0), outputs.get("image", 0), EMPTY,
+        prompt, completion, total, read, write, hour, outputs.get("reasoning", 0), part("audio", 0),
+        outputs.get("audio", 0), part("image", 0), outputs.get("image", 0), EMPTY,
         tier(seen) if seen else EMPTY, None, provider, True,
     )  # fmt: skip
 
 
 def _parts(detail: object) -> tuple[Mapping[str, int], str | None]:
     """The counts among the details, and the service tier that their keys are named after."""
-    if not detail or not isinstance(detail, Mapping):
+    if not isinstance(detail, Mapping):
         return EMPTY, None
     parts: dict[str, int] = {}
     seen: str | None = None
     for key, value in detail.items():
-        count = number(value)
+        count = value if type(value) is int and 0 <= value <= MOST else number(value)
         if not count:
             continue
         if key in TIERS:  # what is left of the total, and no part of it
