@@ -169,7 +169,7 @@ def test_the_same_plugin_twice_is_refused() -> None:
 
 
 def test_an_observer_must_be_one() -> None:
-    with pytest.raises(PluginError, match="Watcher2 is no AgentObserver: subclass agent_meter.AgentObserver"):
+    with pytest.raises(PluginError, match=r"Watcher2 is no AgentObserver: subclass agent_meter\.AgentObserver"):
         Meter().observe(type("Watcher2", (), {})())
 
 
@@ -447,7 +447,7 @@ def test_a_broken_installed_plugin_is_reported_and_skipped(install: Any, caplog:
         },
         broken_import="raise RuntimeError('half installed')",
         broken_object=INSTANCE,
-        broken_startup="from agent_meter import hookimpl\n@hookimpl\ndef meter_startup(meter): raise OSError('no disk')",
+        broken_startup="from agent_meter import hookimpl\n@hookimpl\ndef meter_startup(): raise OSError('no disk')",
     )
     install("good_meter", {"zz-good": "good_module"}, good_module=MODULE)
 
