@@ -8,14 +8,14 @@ from uuid import UUID
 
 from langchain_core.runnables.config import var_child_runnable_config
 
-from ...records import Call, FrozenMap, Kind, Model, pico
+from ...records import Call, FrozenMap, Model, pico
 from .flights import Flight
 
 # Metadata keys, the most explicit first.
 USER = ("user_id", "user", "langfuse_user_id", "ls_user_id")
 SESSION = ("session_id", "thread_id", "session", "conversation_id", "langfuse_session_id")
 TASK = ("task", "task_id")
-ATTEMPT = "retry:attempt:"
+NODE = "graph:step:"
 # The custom event by which a tool says what it cost.
 TOOL_COST = "tool_cost"
 # Names that LangChain gives to chains which nobody has named.
@@ -66,11 +66,11 @@ def model_of(serialized: Mapping[str, Any] | None, metadata: Mapping[str, Any], 
     return Model(provider, str(name), endpoint)
 
 
-def attribute(call: Call, metadata: Mapping[str, Any], _tags: object = None) -> None:
+def attribute(call: Call, metadata: Mapping[str, Any], parent: Flight | None = None) -> None:
     """Whose call it is, by the metadata that LangChain hands down to every start."""
     if metadata:
         agent = metadata.get("lc_agent_name")
-        if agent:
+        if agent and (parent is None or parent.overruled != agent):
             call.agent = str(agent)
         call.user = _first(metadata, USER)
         call.session = _first(metadata, SESSION)
@@ -93,12 +93,9 @@ def attribute(call: Call, metadata: Mapping[str, Any], _tags: object = None) -> 
             call.session = call.session or _first(configurable, SESSION)
 
 
-def attempt_of(tags: list[str] | None, parent: Flight | None) -> int:
-    """Which attempt of a `with_retry` this is, from 1. LangChain marks only the run that is tried again itself."""
-    for tag in tags or ():
-        if tag.startswith(ATTEMPT) and tag[len(ATTEMPT) :].isdecimal():
-            return int(tag[len(ATTEMPT) :])
-    return 1 if parent is None or parent.call.kind is Kind.TOOL else parent.attempt
+def is_node(tags: list[str] | None) -> bool:
+    """Whether a chain is a node of a graph: LangGraph marks it so, and nothing that runs inside of it."""
+    return any(tag.startswith(NODE) for tag in tags or ())
 
 
 def ambient_parent() -> UUID | None:

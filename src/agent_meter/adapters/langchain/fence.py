@@ -3,9 +3,65 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+from langchain_core.callbacks import BaseCallbackHandler
 
 from ...errors import BudgetExceeded
+from ...meter import Meter, default_meter
 from ...records import Denial
+from .flights import FRAMEWORK, flights_of
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def fenced(method: F) -> F:
+    """Nothing that goes wrong in here reaches the user's run, except a denial."""
+
+    @wraps(method)
+    def event(self: Fenced, *args: Any, **kwargs: Any) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:
+            self._caught(method.__name__, error)
+
+    return event  # type: ignore[return-value]
+
+
+class Fenced(BaseCallbackHandler):
+    """A handler of one meter. It can refuse a call, and raises for no other reason."""
+
+    run_inline = True
+    raise_error = True
+
+    def __init__(self, meter: Meter | None = None) -> None:
+        self.meter = meter if meter is not None else default_meter()
+        self._flights = flights_of(self.meter)
+        self._streaming = self._flights.streaming
+        self._clock = self.meter.monotonic
+
+    # LangChain puts handlers into sets and copies configurations; a copy would be another handler of one meter.
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Fenced) and other.meter is self.meter
+
+    def __hash__(self) -> int:
+        return hash((Fenced, id(self.meter)))
+
+    def __copy__(self) -> Fenced:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Fenced:
+        return self
+
+    def _caught(self, event: str, error: Exception) -> None:
+        if isinstance(error, BudgetExceeded):
+            raise denial_for_langchain(error.denial) from None
+        self.meter.plugins.failed(FRAMEWORK, event, error)
+        if self.meter.plugins.strict:
+            raise error
 
 
 def denial_for_langchain(denial: Denial) -> BudgetExceeded:

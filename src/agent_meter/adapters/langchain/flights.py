@@ -14,6 +14,7 @@ import asyncio
 import threading
 import weakref
 from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,7 @@ from ...meter import Meter
 from ...records import Call, Kind, Status
 
 FRAMEWORK = "langchain"
+ATTEMPT = "retry:attempt:"
 SWEEP_AT = 4096
 WARNED_MOST = 1000  # models
 LOST = "it was sent, and its end was not seen"
@@ -45,14 +47,19 @@ class Flight:
     """One open LangChain run. A chain that is neither a run nor a step of ours flies with its parent's call."""
 
     __slots__ = (
+        "above",
         "attempt",
         "batch",
         "call",
         "chunk",
         "chunks",
+        "graph",
+        "handed",
         "identity",
         "key",
         "messages",
+        "name",
+        "overruled",
         "own",
         "owner",
         "params",
@@ -61,13 +68,30 @@ class Flight:
         "usages",
     )
 
-    def __init__(self, run_id: UUID, call: Call, attempt: int | None = None, *, own: bool = True) -> None:
+    overruled: str
+
+    def __init__(
+        self,
+        run_id: UUID,
+        call: Call,
+        parent: Flight | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        tags: Sequence[str] | None = None,
+        name: str = "",
+        *,
+        own: bool = True,
+    ) -> None:
         self.key = run_id.int
         self.identity = id(run_id)
         self.owner: _Owner | None = None
         self.call = call
         self.own = own
-        self.attempt = attempt or call.attempt
+        self.name = name
+        self.graph = False
+        # The agent's name in the metadata: here, on the run around, and where a graph's own name has taken its place.
+        self.handed: str = (metadata.get("lc_agent_name") if metadata else None) or ""
+        self.above, self.overruled = ("", "") if parent is None else (parent.handed, parent.overruled)
+        self.attempt = _attempt(tags, parent)
         self.batch: Batch | None = None
         self.provider = ""
         self.messages: Any = None  # what was asked, and with which parameters: for an estimate
@@ -76,6 +100,14 @@ class Flight:
         self.chunks = 0
         self.chunk: Any = None  # the last one, to know it again
         self.usages: list[Any] | None = None  # the usage on each chunk that had one
+
+
+def _attempt(tags: Sequence[str] | None, parent: Flight | None) -> int:
+    """Which attempt of a `with_retry` this is, from 1. LangChain marks only the run that is tried again itself."""
+    for tag in tags or ():
+        if tag.startswith(ATTEMPT) and tag[len(ATTEMPT) :].isdecimal():
+            return int(tag[len(ATTEMPT) :])
+    return 1 if parent is None or parent.call.kind is Kind.TOOL else parent.attempt
 
 
 class _Owner(weakref.ref[UUID]):
