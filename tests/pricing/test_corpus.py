@@ -15,6 +15,7 @@ from tests.corpus import conversations
 from agent_meter.pricing import PriceBook
 from agent_meter.records import Cost, CostStatus, FrozenMap, Model, TokenUsage
 
+BOOK = PriceBook(discover=False)
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LISTED = {provider.id: provider for provider in providers}
 
@@ -24,9 +25,14 @@ def calls() -> list[tuple[str, Model, TokenUsage, dict[str, str]]]:
     found = []
     for document in conversations():
         for interaction, truth in zip(document["interactions"], document["truth"], strict=True):
-            name = truth["model"] or truth["model_requested"]
-            if truth.get("ambiguous") or not name or (truth["input_total"] is None and truth["output_total"] is None):
+            names = [truth["model"] or "", truth["model_requested"] or ""]
+            if truth.get("ambiguous") or (truth["input_total"] is None and truth["output_total"] is None):
                 continue
+            # As the meter does: the model that answered, and the one that was asked for where that is not known.
+            models = [Model(interaction["provider"], name) for name in names if name]
+            if not models:
+                continue
+            model = next((m for m in models if BOOK.find(m).known), models[0])
             extra = truth.get("extra") or {}
             tier = extra.get("service_tier") or extra.get("serviceTier")
             units = {"web_searches": extra["web_search_requests"]} if extra.get("web_search_requests") else {}
@@ -37,7 +43,7 @@ def calls() -> list[tuple[str, Model, TokenUsage, dict[str, str]]]:
             ]  # fmt: skip
             usage = TokenUsage(*n, units=FrozenMap(units))
             context = {"service_tier": tier.lower()} if tier else {}
-            found.append((document["id"], Model(interaction["provider"], name), usage, context))
+            found.append((document["id"], model, usage, context))
     return found
 
 
@@ -46,7 +52,7 @@ CALLS = calls()
 
 @pytest.fixture(scope="module")
 def book() -> PriceBook:
-    return PriceBook(discover=False)
+    return BOOK
 
 
 def by_decimal(book: PriceBook, model: Model, usage: TokenUsage, context: dict[str, str]) -> Decimal | None:

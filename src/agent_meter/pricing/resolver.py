@@ -128,6 +128,8 @@ def candidates(pid: str, ref: str) -> Iterator[tuple[str, str]]:
     if ":" in bare and not bare.startswith("ft:") and pid != "aws":
         head = bare.split(":", 1)[1] if provider_key(bare.split(":", 1)[0]) == pid else bare.split(":", 1)[0]
         yield head, "" if bare.endswith(":" + head) else f"{bare!r} priced as {head!r}"
+    if pid == "aws" and bare.startswith("openai.") and ":" not in bare:
+        yield f"{bare}-1:0", ""  # as Bedrock's OpenAI-compatible endpoint calls them
     region = _REGION.match(bare)
     if region:
         yield bare[region.end() :], f"no rates for the region prefix {region[0]!r}"
