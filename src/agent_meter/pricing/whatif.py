@@ -57,9 +57,12 @@ def usage_of(
 
 
 def _share(given: Decimal | float | str) -> Decimal:
-    share = amount(given, "share")
+    try:
+        share = amount(given, "share")
+    except PriceError:
+        share = Decimal(2)
     if share > 1:
-        raise PriceError(f"share: not above 1, such as 0.125, not {given!r}")
+        raise PriceError(f"a share is a number from 0 to 1, such as 0.125, not {given!r}")
     return share
 
 
