@@ -13,7 +13,6 @@ from ...meter import Meter
 from ...records import Call, Kind, Model, Reserve, TokenUsage
 from ...tokens import estimate_tokens
 from ...tokens.estimate import ERROR
-from ..payloads import Reading
 from .services import Service, model_of
 
 
@@ -86,5 +85,5 @@ class _Embedding(Service[Embeddings]):
     def _tokens(self) -> int:
         return sum(estimate_tokens(text, self._model.name) for text in self._texts)
 
-    def tells(self, reading: Reading) -> bool:
-        return "input_tokens" not in reading.usage.missing and reading.usage.input_tokens > 0
+    def tells(self, usage: TokenUsage) -> bool:
+        return "input_tokens" not in usage.missing and usage.input_tokens > 0

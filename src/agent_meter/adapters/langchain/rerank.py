@@ -14,7 +14,6 @@ from pydantic import ConfigDict, PrivateAttr
 
 from ...meter import Meter
 from ...records import Call, FrozenMap, Kind, Model, TokenUsage
-from ..payloads import Reading
 from .services import Service, model_of
 
 SEARCH = 100  # documents that one search may rank: Cohere's, Amazon's and Google's search units are all of this size
@@ -93,5 +92,5 @@ class _Rerank(Service[BaseDocumentCompressor]):
         searches = -(-self._documents // SEARCH)
         return TokenUsage(units=FrozenMap({"rerank_searches": searches}), missing=("rerank_searches",))
 
-    def tells(self, reading: Reading) -> bool:
-        return bool(reading.usage.units or reading.usage.input_tokens)
+    def tells(self, usage: TokenUsage) -> bool:
+        return bool(usage.units or usage.input_tokens)

@@ -17,7 +17,8 @@ from ...errors import BudgetExceeded
 from ...handles import status_of
 from ...meter import Meter, default_meter
 from ...records import Call, Kind, Model, Status, TokenUsage
-from ..payloads import Reading, read
+from ..payloads import read
+from ..payloads.fields import UNKNOWN, number
 from .ambient import ambient
 from .asking import attribute
 from .failing import UNSEEN, never_answered
@@ -134,12 +135,16 @@ class Service(Generic[Inner]):
         try:
             reading = read(response, self._model.provider, api=self.api)
             self._response_model = reading.response_model or self._response_model
-            self._heard.append(reading.usage if self.tells(reading) else None)
+            usage = reading.usage
+            if usage.missing == UNKNOWN.missing and (total := number(getattr(response, "total_tokens", None))):
+                usage = TokenUsage(total)  # Voyage's own objects; there is no output
+            self._heard.append(usage if self.tells(usage) else None)
         except Exception as error:
             self._failed(error)
 
-    def tells(self, reading: Reading) -> bool:
-        return not reading.usage.missing
+    def tells(self, usage: TokenUsage) -> bool:
+        """Whether an answer says what was used."""
+        raise NotImplementedError
 
 
 class _Tap:
