@@ -123,7 +123,7 @@ class Refused(PriceError):
 
 
 class Checked(NamedTuple):
-    """What a price file or a price list speaks of; `problems` are names in it that it finds no rate for."""
+    """What a price file or a price list speaks of; `problems` are names that find no rate, each with its line."""
 
     path: Path
     models: tuple[str, ...]
@@ -313,18 +313,27 @@ def check(path: str | Path) -> Checked:
         listed = read(path).providers
         return Checked(path, tuple(f"{pid}/{model.id}" for pid, owner in listed.items() for model in owner.models))
     sources.from_file(path, shared=path.name == sources.FILE)
-    tables = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+    text = path.read_text(encoding="utf-8")
+    tables = tomllib.loads(text, parse_float=Decimal)
     book = PriceBook({key: tables[key] for key in ("prices", "pattern", "fees") if key in tables}, discover=False)
     names = tuple(tables.get("prices", {}))
     exact = [name for name in names if "*" not in name and "?" not in name]
-    found = [(name, book.find(name)) for name in exact]
     patterns = [name for name in names if name not in exact]
     patterns += [table.get("glob") or table["regex"] for table in tables.get("pattern", ())]
     fees = []
     for name, fee in tables.get("fees", {}).items():
         fees += [f"{name}.{unit_name}" for unit_name in fee] if isinstance(fee, Mapping) else [name]
-    problems = tuple(f"{name}: {rates.reason}" for name, rates in found if not rates.known)
-    return Checked(path, tuple(exact), tuple(patterns), tuple(fees), problems)
+    problems = []
+    for name in exact:
+        rates = book.find(name)
+        if not rates.known:
+            given = tables["prices"][name]
+            like = given.get("like") if isinstance(given, Mapping) else None
+            near = nearest(book, like, count=1) if like else ()
+            line = sources._line(text, f'prices."{name}".like') or 1
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            problems.append(f"line {line}: {name}: {rates.reason.removeprefix('prices: ')}{hint}")
+    return Checked(path, tuple(exact), tuple(patterns), tuple(fees), tuple(problems))
 
 
 __all__ = [
