@@ -7,7 +7,7 @@ from decimal import Decimal, getcontext, localcontext
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_meter.pricing import Price, PriceError, RateCard, Rates
@@ -106,6 +106,7 @@ def test_what_cohere_bills_goes_before_what_it_processed() -> None:
 counts = st.integers(0, 300_000)
 
 
+@settings(deadline=None)
 @given(
     st.tuples(*[counts] * 6),
     st.sampled_from([SONNET, Rates.per_million("0.5", "1.5"), rates_of(RateCard(TIERED)), Rates.per_1k("0.002")]),
@@ -171,6 +172,7 @@ odd = st.one_of(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(odd, min_size=10, max_size=10), st.dictionaries(st.text(max_size=5), odd, max_size=2))
 def test_no_usage_whatever_raises(values: list[Any], units: dict[str, Any]) -> None:
     for rates in (SONNET, rates_of(RateCard(TIERED)), Rates.unknown("nobody knows"), Rates.free_of_charge("local")):

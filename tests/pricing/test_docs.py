@@ -7,8 +7,6 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
-
 from agent_meter import pricing
 from agent_meter.pricing import PriceBook
 from agent_meter.pricing.entries import KEYS
@@ -20,8 +18,7 @@ REFERENCE = (DOCS / "reference/pricing.md").read_text(encoding="utf-8")
 HOW_TO = (DOCS / "how-to/set-prices.md").read_text(encoding="utf-8")
 
 
-def test_every_example_of_the_reference_gives_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_every_example_of_the_reference_gives_what_it_says() -> None:
     page = doctest.DocTestParser().get_doctest(REFERENCE, {}, "pricing.md", "pricing.md", 0)
     runner = doctest.DocTestRunner()
     runner.run(page)

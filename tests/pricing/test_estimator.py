@@ -19,13 +19,6 @@ from agent_meter.pricing import (
 from agent_meter.records import CostStatus, TokenUsage
 
 
-@pytest.fixture(autouse=True)
-def _nothing_around(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(str(tmp_path))
-    for name in ("AGENT_METER_PRICES", "AGENT_METER_COST_RATES", "AGENT_METER_PRICE_LIST"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.mark.parametrize(
     ("model", "input_rate", "output_rate"),
     [

@@ -8,7 +8,7 @@ from decimal import ROUND_UP, Context, Decimal, setcontext
 
 import pytest
 from genai_prices.data import providers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_meter.pricing import Rates
@@ -36,6 +36,7 @@ def usage_of(parts: tuple[int, ...]) -> TokenUsage:
 usages = st.tuples(*[counts] * 9).map(usage_of)
 
 
+@settings(deadline=None)
 @given(listed, usages, usages)
 def test_cost_is_additive_over_calls_within_a_tier(rates: Rates, one: TokenUsage, two: TokenUsage) -> None:
     card = rates.card
@@ -64,6 +65,7 @@ GROWTH = [
 ]
 
 
+@settings(deadline=None)
 @given(listed, usages, st.sampled_from(GROWTH), st.integers(1, 10_000))
 def test_cost_never_falls_when_a_count_and_what_contains_it_grow(
     rates: Rates, usage: TokenUsage, fields: tuple[str, ...], more: int
@@ -75,6 +77,7 @@ def test_cost_never_falls_when_a_count_and_what_contains_it_grow(
     assert (after or 0) >= (before or 0)
 
 
+@settings(deadline=None)
 @given(listed, usages)
 def test_the_process_decimal_context_decides_nothing(rates: Rates, usage: TokenUsage) -> None:
     expected = rates.price(usage, AT)
@@ -90,6 +93,7 @@ def test_the_process_decimal_context_decides_nothing(rates: Rates, usage: TokenU
     assert sum(line.pico for line in lines) == (expected.list_pico or 0)
 
 
+@settings(deadline=None)
 @given(listed, usages, st.dictionaries(st.sampled_from(["web_searches", "code_executions", "seconds"]), counts))
 def test_nothing_that_was_used_costs_nothing_unless_it_is_free(
     rates: Rates, usage: TokenUsage, units: dict[str, int]
@@ -100,6 +104,7 @@ def test_nothing_that_was_used_costs_nothing_unless_it_is_free(
         assert cost.status in (CostStatus.FREE, CostStatus.INCLUDED), cost
 
 
+@settings(deadline=None)
 @given(listed, st.lists(st.integers(-1000, 60_000), min_size=10, max_size=10))
 def test_a_usage_that_makes_no_sense_is_still_priced_and_marked(rates: Rates, values: list[int]) -> None:
     usage = TokenUsage(*values)

@@ -139,7 +139,7 @@ def test_a_guess_is_estimated_and_says_what_it_assumed(book: PriceBook, provider
         ("", "llama3.2:latest", "looks like a local model"),
         ("openai", "ft:gpt-5-nano:org::x", "fine-tuned"),
         ("aws", "arn:aws:bedrock:us-east-1:1:application-inference-profile/abc", "hides its model"),
-        ("ollama", "gpt-oss:120b-cloud", "its price is not known"),
+        ("ollama", "gpt-oss:120b-cloud", "not on a machine of yours"),
     ],
 )
 def test_what_cannot_be_priced_says_why(book: PriceBook, provider: str, name: str, reason: str) -> None:
@@ -169,6 +169,7 @@ def test_what_cannot_be_priced_says_why(book: PriceBook, provider: str, name: st
         Model("localai", "x"),
         Model("gpt4all", "x"),
         Model("mlx", "x"),
+        Model("text-generation-inference", "x", "http://10.1.2.3:8080"),
         Model("openai", "llama3.2", "http://localhost:11434/v1"),
         Model("openai", "mistralai/ministral-3-14b-reasoning", "http://127.0.0.1:1234/v1"),
         Model("openai", "command-r:35b", "http://localhost:11434/v1"),
@@ -208,6 +209,12 @@ def test_a_vendors_model_behind_a_local_address_is_a_gateway_and_is_priced(book:
 
     assert cost.list_pico
     assert cost.status in (CostStatus.PRICED, CostStatus.ESTIMATED)
+
+
+def test_a_rented_inference_server_is_not_local(book: PriceBook) -> None:
+    rented = book.find(Model("text-generation-inference", "llama-3", "https://x.endpoints.huggingface.cloud"))
+
+    assert "not on a machine of yours" in rented.reason
 
 
 def test_the_address_says_who_answers_when_an_openai_client_calls_somebody_else(book: PriceBook) -> None:

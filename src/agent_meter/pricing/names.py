@@ -16,6 +16,9 @@ _LOCAL = (
 )
 LOCAL = frozenset(_LOCAL.split())
 
+# Servers that are rented out by the hour as well.
+_RENTED_TOO = ("text_generation_inference", "tgi")
+
 # A dialect that anybody's server may speak: says how the call was made, not who answered.
 DIALECTS = frozenset({"", "openai", "anthropic", "openai_compatible"})
 
@@ -165,7 +168,8 @@ def local_reason(model: Model) -> str | None:
         elif slash and head in _HOSTS:
             return None
     if provider in LOCAL:
-        if name.endswith(("-cloud", ":cloud")):
+        elsewhere = provider in _RENTED_TOO and model.endpoint and not private(model.endpoint)
+        if elsewhere or name.endswith(("-cloud", ":cloud")):
             return None
         return f"local: {provider}"
     if model.endpoint and private(model.endpoint) and provider in DIALECTS and not proprietary(name):

@@ -38,7 +38,7 @@ class Rates:
     """
 
     __slots__ = (
-        "_pick", "_picks", "_reported_first", "_state_at", "context_window", "known", "model",
+        "_name", "_pick", "_picks", "_reported_first", "_state_at", "context_window", "known", "model",
         "on_unpriced", "own", "provider", "reason", "segments", "source",
     )  # fmt: skip
 
@@ -59,6 +59,7 @@ class Rates:
         self.segments = segments
         self.provider = provider
         self.model = model
+        self._name = model or None
         self.source = source
         self.reason = reason
         self.context_window = context_window
@@ -183,7 +184,7 @@ class Rates:
             if not total or i < 0 or o < 0 or type(total) is not int:
                 return self._itemised(pick, usage)
             return Cost(
-                pick.status, total, total, spent_in, spent_out, card.card_id, self.model, (), pick.notes, None, reported
+                pick.status, total, total, spent_in, spent_out, card.card_id, self._name, (), pick.notes, None, reported
             )  # fmt: skip
         except Exception:
             # Counts that are not numbers at all: what can be read of them is priced, and said to be an estimate.
@@ -193,7 +194,7 @@ class Rates:
         try:
             return self._itemised(self.pick(at, context), usage)
         except Exception as error:
-            return Cost(_UNPRICED, model=self.model or None, reason=f"invalid usage: {type(error).__name__}: {error}")
+            return Cost(_UNPRICED, model=self._name, reason=f"invalid usage: {type(error).__name__}: {error}")
 
     def pick(self, at: datetime, context: Mapping[str, str] = EMPTY) -> _Pick | None:
         """The card for a moment and a request, with what choosing it assumed; `None` when no rates apply."""
@@ -224,7 +225,7 @@ class Rates:
     def _itemised(self, pick: _Pick | None, usage: TokenUsage) -> Cost:
         """The same price the long way: for fees, partial rates, and usage that contradicts itself."""
         reported = usage.reported_pico
-        name = self.model or None
+        name = self._name
         if self._reported_first and reported is not None:
             return Cost(CostStatus.REPORTED, reported, reported, model=name, reported_pico=reported)
         if pick is None:

@@ -62,7 +62,7 @@ def _resolve(model: Model, ref: str, providers: dict[str, Provider]) -> Found | 
             pid, ref = head, rest
     if pid is None and hint not in DIALECTS:
         if hint in LOCAL:
-            return f"{model.name!r} is not run by {model.provider} here, and its price is not known"
+            return f"{model.name!r} is not on a machine of yours, and its price is not known"
         pid = _prefixed(ref, providers)[0] or _vendor(ref, providers) if proprietary(ref) else None
         if pid is None:
             return f"unknown provider {model.provider!r}"
