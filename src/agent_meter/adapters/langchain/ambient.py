@@ -12,16 +12,27 @@ from typing import Any, NamedTuple
 from langchain_core.runnables.config import var_child_runnable_config
 
 from ...meter import Meter, default_meter
-from ...records import EMPTY, Call
+from ...records import EMPTY, Call, Kind, Model
 from . import attach, install
+from .asking import attribute
 from .callback import MeterCallback
-from .flights import flights_of
+from .flights import FRAMEWORK, Flight, flights_of
 
 
 class Ambient(NamedTuple):
     meter: Meter
-    parent: Call | None
+    flight: Flight | None  # the LangChain run around
     metadata: Mapping[str, Any]
+
+    @property
+    def parent(self) -> Call | None:
+        return None if self.flight is None else self.flight.call
+
+    def call(self, kind: Kind, model: Model) -> Call:
+        """A call of that run, with what is known of whose it is."""
+        call = Call(kind, model=model, parent=self.parent, framework=FRAMEWORK)
+        attribute(call, self.metadata, self.flight)
+        return call
 
 
 def ambient(meter: Meter | None, callbacks: Any = None) -> Ambient:
@@ -33,13 +44,12 @@ def ambient(meter: Meter | None, callbacks: Any = None) -> Ambient:
     managers = [manager for manager in (callbacks, config.get("callbacks")) if manager]
     if meter is None:
         meter = next(_attached(managers), None) or default_meter()
-    parent, metadata = None, config.get("metadata") or EMPTY
+    metadata = config.get("metadata") or EMPTY
     for manager in managers:
         flight = flights_of(meter).find(getattr(manager, "parent_run_id", None))
         if flight is not None:
-            parent, metadata = flight.call, {**metadata, **getattr(manager, "metadata", EMPTY)}
-            break
-    return Ambient(meter, parent, metadata)
+            return Ambient(meter, flight, {**metadata, **getattr(manager, "metadata", EMPTY)})
+    return Ambient(meter, None, metadata)
 
 
 def _attached(managers: list[Any]) -> Iterator[Meter]:

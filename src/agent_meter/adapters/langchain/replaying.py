@@ -15,10 +15,10 @@ from langchain_core.outputs import Generation
 from ... import attribution
 from ...hookspecs import hookimpl
 from ...meter import Meter
-from ...records import TOKEN_CLASSES, Call, FrozenMap, Kind, Model, Record, TokenUsage, UsageRecord
+from ...records import TOKEN_CLASSES, FrozenMap, Kind, Model, Record, TokenUsage, UsageRecord
 from ...tokens import estimate_tokens
 from .ambient import Ambient
-from .asking import attribute, model_of
+from .asking import model_of
 from .flights import FRAMEWORK
 
 # Beside a text model's cached answer: what the call that was paid for used.
@@ -84,10 +84,8 @@ def paid_for(key: Key) -> dict[str, Any] | None:
 
 def record_replay(around: Ambient, prompt: str, llm_string: str, found: Sequence[Generation]) -> None:
     """One record of an answer that was paid for before: no guard is asked, for it costs nothing."""
-    meter, parent, metadata = around
-    model = _model(llm_string)
-    whose = Call(Kind.LLM)
-    attribute(whose, metadata)
+    model, parent = _model(llm_string), around.parent
+    whose = around.call(Kind.LLM, model)
     paid = next((info[PAID] for one in found if (info := one.generation_info) and PAID in info), None)
     used = _guess(prompt, found, model) if paid is None else _read(paid)
     facts: dict[str, Any] = {name: value for name in attribution.NAMES if (value := getattr(whose, name))}
@@ -95,7 +93,7 @@ def record_replay(around: Ambient, prompt: str, llm_string: str, found: Sequence
     facts.update((name, getattr(used, name)) for name in (*TOKEN_CLASSES, "missing", "context"))
     token = None if parent is None else attribution.running.set(parent)
     try:
-        meter.record_usage(
+        around.meter.record_usage(
             model=model.name,
             provider=model.provider,
             cached=True,

@@ -6,6 +6,7 @@ that listens; the wrapper itself stays as it is, so that calls at the same time 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import reduce
 from inspect import isawaitable
@@ -20,7 +21,6 @@ from ...records import Call, Kind, Model, Status, TokenUsage
 from ..payloads import read
 from ..payloads.fields import UNKNOWN, number
 from .ambient import ambient
-from .asking import attribute
 from .failing import UNSEEN, never_answered
 from .fence import denial_for_langchain
 from .flights import FRAMEWORK
@@ -30,7 +30,7 @@ GUESSED = "the client does not tell what was used; it is estimated"
 _CLIENTS = ("client", "async_client", "aclient", "_client", "_async_client", "_aclient")
 
 
-class Service(Generic[Inner]):
+class Service(ABC, Generic[Inner]):
     """One call: open inside the `with`, closed with what was heard. `with` gives the wrapper to call.
 
     Nothing that goes wrong in here reaches the user's run, except a denial.
@@ -49,19 +49,23 @@ class Service(Generic[Inner]):
         self._heard: list[TokenUsage | None] = []  # one entry a request; None for an answer without usage
         self._response_model: str | None = None
 
-    def guess(self) -> TokenUsage:
-        """What the call used, as far as it can be told from what was asked."""
-        raise NotImplementedError
-
+    @abstractmethod
     def prepare(self, call: Call, meter: Meter) -> None:
         """Say more about the call before it is opened."""
 
+    @abstractmethod
+    def tells(self, usage: TokenUsage) -> bool:
+        """Whether an answer says what was used."""
+
+    @abstractmethod
+    def guess(self) -> TokenUsage:
+        """What the call used, as far as it can be told from what was asked."""
+
     def __enter__(self) -> Inner:
         try:
-            meter, parent, metadata = ambient(self._meter, self._callbacks)
-            self._meter = meter
-            call = Call(self.kind, model=self._model, parent=parent, framework=FRAMEWORK)
-            attribute(call, metadata)
+            around = ambient(self._meter, self._callbacks)
+            meter = self._meter = around.meter
+            call = around.call(self.kind, self._model)
             self.prepare(call, meter)
             meter.open(call)
             self._call = call
@@ -141,10 +145,6 @@ class Service(Generic[Inner]):
             self._heard.append(usage if self.tells(usage) else None)
         except Exception as error:
             self._failed(error)
-
-    def tells(self, usage: TokenUsage) -> bool:
-        """Whether an answer says what was used."""
-        raise NotImplementedError
 
 
 class _Tap:
