@@ -16,8 +16,8 @@ USER = ("user_id", "user", "langfuse_user_id", "ls_user_id")
 SESSION = ("session_id", "thread_id", "session", "conversation_id", "langfuse_session_id")
 TASK = ("task", "task_id")
 NODE = "graph:step:"
-# The custom event by which a tool says what it cost.
-TOOL_COST = "tool_cost"
+# The custom event by which a tool says what it cost; the plain name is as good, where nobody else has taken it.
+TOOL_COST = ("agent_meter.tool_cost", "tool_cost")
 # Names that LangChain gives to chains which nobody has named.
 UNNAMED = frozenset(("LangGraph", "RunnableSequence", "RunnableParallel", "RunnableLambda", "RunnableWithFallbacks"))
 # What some integrations call themselves in `_type`, where they give no `ls_provider`.
@@ -109,8 +109,8 @@ def ambient_parent() -> UUID | None:
 
 
 def tool_cost(name: str, data: Any) -> int | None:
-    """What a tool says it cost, in pico-dollars, or `None`: `dispatch_custom_event("tool_cost", {"usd": "0.005"})`."""
-    if name != TOOL_COST:
+    """What a tool says it cost, in pico-dollars; `None` for an event of another name."""
+    if name not in TOOL_COST:
         return None
     amount = pico(data["usd"] if isinstance(data, Mapping) else data)
     if amount < 0:
