@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 from langchain_core.messages import AIMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.outputs import ChatGeneration, GenerationChunk, LLMResult
 
 from ...errors import BudgetExceeded
 from ...records import EMPTY, FrozenMap, TokenUsage
@@ -43,6 +43,7 @@ class Answer(NamedTuple):
     passes: tuple[Pass, ...] = ()
     unseen: bool = False  # something was used, and nothing is known of it
     without_usage: bool = False  # the answer came whole, and counted nothing
+    streamed: bool = False  # said by the form of the answer, where nobody told of tokens
 
 
 # A failure of ours: the call was answered all the same.
@@ -115,7 +116,15 @@ def _text_answer(flight: Flight, output: Mapping[str, Any], first: Any, cut: boo
             return Answer(TokenUsage(), reading.response_model, notes=ON_THE_FIRST)
         silent = nothing_counted(usage)
         usage, notes = complete(flight, usage, getattr(first, "text", "") or "", cut)
-    return Answer(usage, reading.response_model, reading.response_id, (), cached, notes, without_usage=silent)
+    return Answer(
+        usage,
+        reading.response_model,
+        reading.response_id,
+        cached=cached,
+        notes=notes,
+        without_usage=silent,
+        streamed=isinstance(first, GenerationChunk),
+    )
 
 
 def _without_passes(reading: Reading) -> TokenUsage:

@@ -197,7 +197,7 @@ class MeterCallback(RunEvents):
         self, flight: Flight, answer: Answer, response: Any, status: Status, error: BaseException | None
     ) -> None:
         call, meter = flight.call, self.meter
-        call.streamed = call.streamed or flight.chunks > 0
+        call.streamed = call.streamed or flight.chunks > 0 or answer.streamed
         call.error = error
         if meter.wants_content:
             call.response = response
