@@ -256,16 +256,16 @@ class Accounts:
         return records if limit is None else records[max(0, len(records) - max(0, limit)) :]
 
     def usage_by(self, dimensions: tuple[str, ...]) -> dict[Any, AgentUsage]:
-        self._check(dimensions)
-        one = dimensions[0] if len(dimensions) == 1 else None
-        groups, records = self._read(
-            lambda: (self._several(dimensions) if one is None else self._one(one), tuple(self._history))
-        )
+        groups, records = self._read(lambda: (self._groups(dimensions), tuple(self._history)))
 
         def belongs(record: UsageRecord, key: object) -> bool:
             return key in _keys_of(record, dimensions)
 
         return {key: AgentUsage.snapshot(totals, records, belongs, key) for key, totals in groups.items()}
+
+    def _groups(self, dimensions: tuple[str, ...]) -> dict[Any, Totals]:
+        self._check(dimensions)
+        return self._one(dimensions[0]) if len(dimensions) == 1 else self._several(dimensions)
 
     def _check(self, dimensions: tuple[str, ...]) -> None:
         from difflib import get_close_matches

@@ -269,11 +269,12 @@ class Totals:
         """Forget what subtraction has left at zero."""
         self._rare = {name: count for name, count in (self._rare or {}).items() if count} or None
         self.ran = {name: calls for name, calls in (self.ran or {}).items() if calls} or None
-        self.turns = {name: share for name, share in (self.turns or {}).items() if share or share.asked} or None
+        self.turns = {name: share for name, share in (self.turns or {}).items() if share} or None
         self.units = {name: number for name, number in (self.units or {}).items() if number} or None
 
     def __bool__(self) -> bool:
-        return bool(any(_common(self)) or self._rare or self.ran or self.turns or self.units)
+        parts = (self._rare, self.ran, self.turns, self.units)
+        return any(_common(self)) or any(any(part.values()) for part in parts if part)
 
 
 class Share(Totals):
@@ -284,6 +285,9 @@ class Share(Totals):
     def __init__(self) -> None:
         super().__init__()
         self.asked = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.asked) or super().__bool__()
 
 
 def _add_units(
