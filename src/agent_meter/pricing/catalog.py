@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import PriceError
 from ..records import Model
@@ -303,10 +303,11 @@ def _replace(path: Path, content: bytes) -> None:
 # ------------------------------------------------------------------------------------------ a price file
 
 
-def check(path: str | Path) -> Checked:
+def check(path: str | Path, *, price_list: str | Path | None = None) -> Checked:
     """Read a price file (TOML), or a price list (a name that ends in `.json`), without using it.
 
-    Raises `PriceError` for what is wrong in form, with the line of a price file and the nearest right key.
+    What a price file builds on is looked up in `price_list`, else in the installed one. Raises `PriceError` for
+    what is wrong in form, with the line of a price file and the nearest right key.
     """
     path = Path(path)
     if path.suffix == ".json":
@@ -315,7 +316,8 @@ def check(path: str | Path) -> Checked:
     sources.from_file(path, shared=path.name == sources.FILE)
     text = path.read_text(encoding="utf-8")
     tables = tomllib.loads(text, parse_float=Decimal)
-    book = PriceBook({key: tables[key] for key in ("prices", "pattern", "fees") if key in tables}, discover=False)
+    given: dict[str, Any] = {key: tables[key] for key in ("prices", "pattern", "fees") if key in tables}
+    book = PriceBook(given, price_list=price_list, discover=False)
     names = tuple(tables.get("prices", {}))
     exact = [name for name in names if "*" not in name and "?" not in name]
     patterns = [name for name in names if name not in exact]
@@ -327,8 +329,8 @@ def check(path: str | Path) -> Checked:
     for name in exact:
         rates = book.find(name)
         if not rates.known:
-            given = tables["prices"][name]
-            like = given.get("like") if isinstance(given, Mapping) else None
+            entry = tables["prices"][name]
+            like = entry.get("like") if isinstance(entry, Mapping) else None
             near = nearest(book, like, count=1) if like else ()
             line = sources._line(text, f'prices."{name}".like') or 1
             hint = f"; did you mean {near[0]!r}?" if near else ""
