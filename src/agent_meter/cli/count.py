@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .fence import Json, fail, print_json, say
+from .fence import Json, existing, fail, print_json, say
 
 
 def count(
-    file: Annotated[str, typer.Argument(help="A text in UTF-8; - is standard input.")] = "-",
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A text in UTF-8; - is standard input.")] = "-",
     model: Annotated[str, typer.Option(metavar="NAME", help="Any vendor's model. Default: OpenAI's o200k_base.")] = "",
     json: Json = False,
 ) -> None:
     """Count the tokens of a text: exact, or an estimate that says how far it may be off."""
     from ..tokens import TokenCounter
 
-    if file != "-" and not Path(file).is_file():
-        raise typer.BadParameter(f"no file {file!r}", param_hint="'FILE'")
-    raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    raw = sys.stdin.buffer.read() if file == "-" else existing(file, "FILE").read_bytes()
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

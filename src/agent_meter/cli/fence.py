@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -37,9 +38,9 @@ def say(text: str) -> None:
     typer.echo(text)
 
 
-def fail(*lines: str) -> NoReturn:
-    """Say why not, on standard error, and exit with 1."""
-    for line in lines:
+def fail(*lines: str, quiet: bool = False) -> NoReturn:
+    """Say why not, on standard error, and exit with 1; `quiet` where a JSON document has said it."""
+    for line in () if quiet else lines:
         typer.echo(line, err=True)
     raise typer.Exit(1)
 
@@ -61,3 +62,16 @@ def moment(text: str) -> datetime | None:
             f"{text!r} is not a date; write 2025-09-05 or 2025-09-05T16:30", param_hint="'--at'"
         ) from None  # fmt: skip
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def existing(name: str, hint: str, otherwise: str = "") -> Path:
+    """A file that is there; else a usage error that names the nearest one beside it."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    from difflib import get_close_matches
+
+    beside = [other.name for other in path.parent.iterdir() if other.is_file()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, beside, 1)
+    more = f"; did you mean {str(path.with_name(near[0]))!r}?" if near else otherwise
+    raise typer.BadParameter(f"no file {name!r}{more}", param_hint=f"'{hint}'")

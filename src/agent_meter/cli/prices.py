@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ..records import Model
-from .fence import At, Json, Provider, fail, moment, print_json, say
+from .fence import At, Json, Provider, existing, fail, moment, print_json, say
 
 if TYPE_CHECKING:
     from ..pricing import PriceBook, catalog
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look prices up, compare lists, check a file.")
 
 _LIST_FILE = "agent_meter_prices.json"
+_LIST_VARIABLE = "AGENT_METER_PRICE_LIST"
 
 
 def price_book() -> PriceBook:
@@ -107,7 +108,7 @@ def list_(
         out = terminal.console()
         terminal.write(prices.listing(rows, book.price_list.source, out.width), out)
     if not rows:
-        fail(*([] if json else [_no_match(book, match, provider)]))
+        fail(_no_match(book, match, provider), quiet=json)
 
 
 def _no_match(book: PriceBook, match: str, provider: str) -> str:
@@ -129,7 +130,7 @@ def diff(
     when = moment(at)
     from ..pricing import catalog
 
-    old, new = (_open(name, hint) for name, hint in ((before, "'A'"), (after, "'B'")))
+    old, new = _open(before, "A"), _open(after, "B")
     found = catalog.diff(old, new, at=when)
     if json:
         from ..views import documents
@@ -147,18 +148,13 @@ def _open(name: str, hint: str) -> PriceList:
     installed = catalog.open_list("installed")
     if name in ("installed", installed.source, installed.source.rpartition(" ")[2]):
         return installed
-    if not Path(name).is_file():
-        raise typer.BadParameter(
-            f"no file {name!r}; at hand without one is `installed`, which is {installed.source}", param_hint=hint
-        )
-    return catalog.open_list(name)
+    otherwise = f"; at hand without one is `installed`, which is {installed.source}"
+    return catalog.open_list(existing(name, hint, otherwise))
 
 
 @app.command("update")
 def update(
-    file: Annotated[
-        Path, typer.Option("--file", exists=True, dir_okay=False, metavar="F", help="A newer price list, as JSON.")
-    ],
+    file: Annotated[str, typer.Option(metavar="FILE", help="A newer price list, as JSON.")],
     to: Annotated[
         str,
         typer.Option(metavar="PATH", help=f"Where to put it. Default: AGENT_METER_PRICE_LIST, else ./{_LIST_FILE}"),
@@ -172,11 +168,12 @@ def update(
     """
     from ..pricing import catalog
 
-    active = os.environ.get("AGENT_METER_PRICE_LIST", "")
+    newer = existing(file, "--file")
+    active = os.environ.get(_LIST_VARIABLE, "")
     path = Path(to or active or _LIST_FILE)
     before = str(path) if path.exists() else "installed"  # what `update` compares with
     try:
-        done = catalog.update(file, path, accept=accept)
+        done = catalog.update(newer, path, accept=accept)
     except catalog.Refused as no:
         if json:
             from ..views import documents
@@ -185,7 +182,7 @@ def update(
             fail()
         from ..views import prices
 
-        fail(*prices.refused(str(file), before, no.problems, no.changes))
+        fail(*prices.refused(file, before, no.problems, no.changes))
     if json:
         from ..views import documents
 
@@ -199,21 +196,20 @@ def update(
 
 @app.command("check")
 def check(
-    file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="A price file (TOML) or a price list (JSON).")
-    ],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A price file (TOML) or a price list (JSON).")],
     json: Json = False,
 ) -> None:
     """Check a price file: what is wrong is shown with its line and the nearest right key."""
     from ..errors import PriceError
     from ..pricing import catalog
 
+    path = existing(file, "FILE")
     try:
-        found = catalog.check(file)
+        found = catalog.check(path, price_list=os.environ.get(_LIST_VARIABLE) or None)
     except PriceError as error:
         if not json:
             raise
-        found = catalog.Checked(file, (), problems=(str(error),))
+        found = catalog.Checked(path, (), problems=(str(error),))
     if json:
         from ..views import documents
 
@@ -221,7 +217,7 @@ def check(
     elif not found.problems:
         say(f"{file} is in order: {_counted(found)}.")
     if found.problems:
-        fail(*([] if json else [f"Error: {file}, {problem}" for problem in found.problems]))
+        fail(*(f"Error: {file}, {problem}" for problem in found.problems), quiet=json)
 
 
 def _counted(found: catalog.Checked) -> str:

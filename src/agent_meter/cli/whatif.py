@@ -105,7 +105,7 @@ def _print(models: list[str], usage: TokenUsage, tasks: int, provider: str, when
 
         terminal.write(view.whatif(sums))
     if misses or any(each.total is None for each in sums):
-        fail(*([] if json else map(str, misses)))
+        fail(*map(str, misses), quiet=json)
 
 
 def _shared_out(tokens: int, output_share: str, cached_share: str) -> TokenUsage:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..pricing.catalog import Change, Listed, Period, Rate, Shown, Update
-from .terminal import indented, pairs, per, rate, short, table, title, word
+from .terminal import indented, line, pairs, per, rate, short, table, title, word
 
 _WIDE = 100  # columns; below, a listing leaves out what the JSON still has
 _SHOWN = 20  # lines of a refusal
@@ -167,13 +167,13 @@ def tally(found: Sequence[Change]) -> str:
 
 
 def updated(done: Update, *, replaced: bool, active: bool) -> Iterator[RenderableType]:
-    yield Text(f"{done.path} is in place: {done.models:,} models.")
-    yield Text(f"Against the {'list before it' if replaced else 'installed list'}: {tally(done.changes)}.")
+    yield line(f"{done.path} is in place: {done.models:,} models.")
+    yield line(f"Against the {'list before it' if replaced else 'installed list'}: {tally(done.changes)}.")
     for problem in done.problems:
-        yield Text(f"  accepted: {problem}")
-    yield Text(f"sha256 {done.sha256}", style="dim")
+        yield line(f"  accepted: {problem}")
+    yield line(f"sha256 {done.sha256}", style="dim")
     if not active:
-        yield Text(f"To price by it: export AGENT_METER_PRICE_LIST={quote(str(done.path.resolve()))}")
+        yield line(f"To price by it: export AGENT_METER_PRICE_LIST={quote(str(done.path.resolve()))}")
 
 
 def refused(source: str, before: str, reasons: Sequence[str], found: Sequence[Change]) -> Iterator[str]:
@@ -183,7 +183,7 @@ def refused(source: str, before: str, reasons: Sequence[str], found: Sequence[Ch
     gone = [f"{c.provider}/{c.model} is gone" for c in found if c.unit == "model" and c.after is None]
     yield f"{source} is not taken over:"
     for lines in (many_gone, gone if many_gone else [], reasons[len(many_gone) :]):
-        yield from (f"  {line}" for line in lines[:_SHOWN])
+        yield from (f"  {each}" for each in lines[:_SHOWN])
         if len(lines) > _SHOWN:
             yield f"  … and {len(lines) - _SHOWN:,} more"
     yield f"All changes: agent-meter prices diff {quote(before)} {quote(source)}"

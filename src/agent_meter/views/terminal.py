@@ -33,7 +33,7 @@ def write(parts: Iterable[RenderableType], out: Console | None = None) -> None:
     out = out or console()
     with out.capture() as captured:
         for part in parts:
-            out.print(part)
+            out.print(part, soft_wrap=isinstance(part, Text) and bool(part.no_wrap))
     text = captured.get()
     if not out.is_terminal:
         text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
@@ -64,6 +64,11 @@ def pairs(rows: Iterable[tuple[RenderableType, RenderableType]]) -> RenderableTy
 
 def indented(part: RenderableType, by: int = 2) -> RenderableType:
     return Padding(part, (0, 0, 0, by), expand=False)
+
+
+def line(text: str, style: str = "") -> Text:
+    """Text that is one line however long it is, so that it can be copied."""
+    return Text(text, style=style, no_wrap=True)
 
 
 def title(text: str) -> Text:
