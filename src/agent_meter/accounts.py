@@ -152,7 +152,8 @@ class Accounts:
         elif type(record) is RunRecord:
             self.tree.closed(record)
         elif type(record) is ToolRecord and record.status is not DENIED:
-            self._hot_cell(record, "", "", record.session).tool_ran(record.name)
+            if not record.paused:
+                self._hot_cell(record, "", "", record.session).tool_ran(record.name)
             self.tree.closed(record)
 
     def _remember(self, record: UsageRecord) -> None:

@@ -64,7 +64,7 @@ class ToolMeter:
 
     @hookimpl(tryfirst=True)
     def meter_record(self, record: Record) -> None:
-        if type(record) is ToolRecord:
+        if type(record) is ToolRecord and not record.paused:
             self._add(record)
 
 

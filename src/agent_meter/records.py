@@ -9,6 +9,7 @@ Money is integer pico-dollars (1e-12 US$) everywhere; `Decimal` appears only whe
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import time
@@ -83,27 +84,29 @@ def pico(amount: Decimal | float | str) -> int:
     return int(-value if sign else value)
 
 
-_random = random.Random()  # noqa: S311 - identifiers, not secrets
+def _new_tail() -> None:
+    global _count, _tail
+    bits = random.SystemRandom().getrandbits(74)
+    _count = itertools.count(bits >> 62)
+    _tail = f"-{0x8000 | bits >> 48 & 0x3FFF:04x}-{bits & 0xFFFFFFFFFFFF:012x}"
+
+
+_count = itertools.count()
+_tail = ""
+_new_tail()
+_time_ns = time.time_ns
 if hasattr(os, "register_at_fork"):
-    # A forked worker would otherwise repeat its sibling's ids.
-    os.register_at_fork(after_in_child=_random.seed)
-
-
-_time_ns, _bits = time.time_ns, _random.getrandbits
+    os.register_at_fork(after_in_child=_new_tail)  # a forked worker would repeat its siblings' ids
 
 
 def new_id() -> str:
-    """A UUID version 7 (RFC 9562, method 3: 12 sub-millisecond bits), so that ids sort by time."""
-    millis, nanos = divmod(_time_ns(), 1_000_000)
-    bits = _bits(62)
-    # %-formatting, because it is twice as fast here as an f-string, and every call pays for it.
-    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031
-        millis >> 16,
-        millis & 0xFFFF,
-        nanos * 4096 // 1_000_000,
-        0x8000 | bits >> 48,
-        bits & 0xFFFFFFFFFFFF,
-    )
+    """A UUID version 7 (RFC 9562), so that ids sort by time: milliseconds, a 12-bit counter, the process's own tail.
+
+    The 62 random bits are drawn once for a process (method 1 of the RFC's section 6.2 counts within a millisecond),
+    because drawing and formatting them for every call costs as much as the rest of opening it.
+    """
+    stamp = "%012x7%03x" % (_time_ns() // 1_000_000, next(_count) & 0xFFF)  # noqa: UP031 - half the cost of an f-string
+    return f"{stamp[:8]}-{stamp[8:12]}-{stamp[12:]}{_tail}"
 
 
 # --------------------------------------------------------------------------------------------- vocabulary
@@ -443,6 +446,9 @@ class UsageRecord(msgspec.Struct, frozen=True, gc=False):
         return self.started_at
 
 
+INTERRUPTED = "interrupted"  # the error type of what was not cancelled for good, only put off
+
+
 class ToolRecord(msgspec.Struct, frozen=True):
     """One tool call that ended. `duration` is seconds; `params` are the arguments as they were given."""
 
@@ -470,6 +476,11 @@ class ToolRecord(msgspec.Struct, frozen=True):
     @property
     def success(self) -> bool:
         return self.status is Status.OK
+
+    @property
+    def paused(self) -> bool:
+        """It waits for a person: the same call begins anew when it goes on, and is counted then."""
+        return self.error_type == INTERRUPTED and self.status is Status.CANCELLED
 
 
 class RunRecord(msgspec.Struct, frozen=True):

@@ -115,7 +115,7 @@ class AgentObserver:
             call_id, milliseconds = record.call_id or record.id, record.duration * 1000
             if record.success:
                 self._tell(self.on_tool_end, run_id, call_id, record.name, response, milliseconds)
-            elif record.status is not Status.DENIED:
+            elif record.status is not Status.DENIED and not record.paused:
                 self._tell(self.on_tool_error, run_id, call_id, record.name, error, record.params, milliseconds)
         elif record.kind is Kind.RUN:
             self._tell(self.on_run_end, run_id, record)
