@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from ...handles import status_of
-from ...records import EMPTY, Call, Kind, Status
+from ...records import EMPTY, INTERRUPTED, Call, Kind, Status
 from .asking import UNNAMED, ambient_parent, attribute, is_node, tool_cost
 from .fence import Fenced, fenced
 from .flights import FRAMEWORK, Flight
@@ -15,7 +15,6 @@ from .flights import FRAMEWORK, Flight
 # LangGraph's own signals: an interrupt is a pause, and handing over to another graph is no error either.
 _PAUSES = frozenset(("GraphInterrupt", "NodeInterrupt"))
 _HAND_OVER = "ParentCommand"
-INTERRUPTED = "interrupted"
 
 
 class RunEvents(Fenced):

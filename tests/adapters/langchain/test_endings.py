@@ -1,0 +1,443 @@
+"""Calls that end badly, halfway, or not at all: each becomes one record that says what is known."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.prompt_values import StringPromptValue
+from langchain_core.rate_limiters import BaseRateLimiter, InMemoryRateLimiter
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command, interrupt
+from tests.adapters.langchain.clients import anthropic, openai
+
+from agent_meter import Kind, Meter, Status
+from agent_meter.adapters.langchain import MeterCallback
+from agent_meter.testing import Cut, ErrorReply, Hang, LoopbackProvider, RecordingPlugin, Reply, ToolCall
+
+Loopback = Callable[..., LoopbackProvider]
+BOTH = ("input_tokens", "output_tokens")
+FULL = Reply("one two three four five six", input_tokens=1000, output_tokens=100)
+SLOW = Reply("one two three four five six", input_tokens=1000, output_tokens=100, delay=5)
+TRICKLE = Reply("one two three four five six", input_tokens=1000, output_tokens=100, chunk_delay=0.05)
+HELLO = {"messages": [("user", "hello")]}
+
+
+@pytest.fixture
+def meter() -> Iterator[Meter]:
+    meter = Meter()
+    yield meter
+    assert meter.health()["failures"] == {}
+    assert meter.health()["open_calls"] == 0
+
+
+@pytest.fixture
+def config(meter: Meter) -> Any:
+    return {"callbacks": [MeterCallback(meter)]}
+
+
+# ---------------------------------------------------------------------------------------------- cancellation
+
+
+async def test_a_cancelled_call_in_a_chain_is_given_up_with_it(loopback: Loopback, meter: Meter, config: Any) -> None:
+    """LangChain tells of its start only."""
+    chain = RunnableLambda(lambda question: question) | openai(loopback([SLOW]))
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(chain.ainvoke("hello", config), 0.2)
+
+    (record,) = meter.history()
+    assert (record.status, record.usage, record.estimated) == (Status.ABANDONED, None, True)
+    assert record.cost_usd is None
+
+
+async def _cancelled(way: str, model: Any, config: Any) -> None:
+    """Asks, and does not wait for the answer. No exception, and with it no frame, outlives this."""
+    try:
+        if way == "wait_for":
+            await asyncio.wait_for(model.ainvoke("hello", config), 0.2)
+        elif way == "timeout":
+            async with asyncio.timeout(0.2):
+                await model.ainvoke("hello", config)
+        else:
+            task = asyncio.create_task(model.ainvoke("hello", config))
+            await asyncio.sleep(0.2)
+            task.cancel()
+            await task
+    except (TimeoutError, asyncio.CancelledError):
+        return
+    raise AssertionError("it was answered")
+
+
+@pytest.mark.parametrize("way", ["wait_for", "timeout", "cancel"])
+async def test_a_cancelled_call_on_its_own_is_given_up_when_its_run_id_is_collected(
+    way: str, loopback: Loopback, meter: Meter, config: Any
+) -> None:
+    await _cancelled(way, openai(loopback([SLOW])), config)
+    gc.collect()
+    await asyncio.sleep(0)
+
+    (record,) = meter.history()
+    assert (record.status, record.error_type, record.estimated) == (Status.ABANDONED, "abandoned", True)
+    assert record.notes == ("it was sent, and its end was not seen",)
+
+
+def test_in_synchronous_code_the_next_event_closes_what_was_lost(loopback: Loopback, meter: Meter, config: Any) -> None:
+    """A limiter that raises in a stream leaves a start without an end."""
+    model = openai(loopback([FULL]))
+
+    with pytest.raises(RuntimeError):
+        list(model.model_copy(update={"rate_limiter": Refusing()}).stream("hello", config))
+    gc.collect()
+    model.invoke("hello", config)
+
+    assert [record.status for record in meter.history()] == [Status.ABANDONED, Status.OK]
+
+
+async def test_a_cancelled_stream_is_an_estimate_of_what_came(loopback: Loopback, meter: Meter, config: Any) -> None:
+    got: list[Any] = []
+
+    async def read() -> None:
+        async for chunk in openai(loopback([TRICKLE])).astream("hello", config):
+            got.append(chunk)
+
+    task = asyncio.create_task(read())
+    while len(got) < 3:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    (record,) = meter.history()
+    assert (record.status, record.streamed, record.estimated, record.missing) == (Status.CANCELLED, True, True, BOTH)
+    assert 1 <= record.output_tokens <= 8
+
+
+async def test_a_cancelled_tool_is_given_up_with_its_graph(loopback: Loopback, meter: Meter, config: Any) -> None:
+    seen = RecordingPlugin()
+    meter.register(seen)
+    provider = loopback([Reply(tool_calls=[ToolCall("wait")])])
+
+    @tool
+    async def wait() -> str:
+        """Wait."""
+        await asyncio.sleep(30)
+        return "waited"
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(create_agent(openai(provider), [wait]).ainvoke(HELLO, config), 2)
+
+    (record,) = seen.tool_records
+    assert (record.name, record.status) == ("wait", Status.ABANDONED)
+    assert [run.status for run in seen.run_records if run.kind is Kind.RUN] == [Status.CANCELLED]
+
+
+# ----------------------------------------------------------------------------------------------------- streams
+
+
+@pytest.mark.parametrize("client", [openai, anthropic])
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_stream_that_its_reader_leaves_is_an_estimate_of_what_came(
+    client: Any, asynchronous: bool, loopback: Loopback, meter: Meter, config: Any
+) -> None:
+    model = client(loopback([FULL]))
+
+    if asynchronous:
+        stream: Any = model.astream("hello, how are you?", config)
+        async for chunk in stream:
+            if chunk.text:
+                break
+        await stream.aclose()
+    else:
+        for chunk in model.stream("hello, how are you?", config):
+            if chunk.text:
+                break
+        gc.collect()
+
+    (record,) = meter.history()
+    assert (record.status, record.error_type, record.streamed) == (Status.CANCELLED, "GeneratorExit", True)
+    assert (record.estimated, record.missing) == (True, BOTH)
+    assert record.notes == ("the answer was cut off; tokens are estimated",)
+    assert 5 <= record.input_tokens <= 20
+    assert 1 <= record.output_tokens <= 4
+
+
+async def _failure(model: Any, asynchronous: bool, config: Any) -> str:
+    """The name of what a stream raises: each client has its own."""
+    try:
+        if asynchronous:
+            [chunk async for chunk in model.astream("hello", config)]
+        else:
+            list(model.stream("hello", config))
+    except Exception as error:
+        return type(error).__name__
+    raise AssertionError("it did not fail")
+
+
+@pytest.mark.parametrize("client", [openai, anthropic])
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("error", [None, ErrorReply(500)], ids=["hang up", "error event"])
+async def test_a_stream_that_the_server_cuts_is_an_estimate_of_what_came(
+    client: Any, asynchronous: bool, error: Any, loopback: Loopback, meter: Meter, config: Any
+) -> None:
+    model = client(loopback([Cut(after_chunks=3, reply=FULL, error=error)]))
+
+    error_type = await _failure(model, asynchronous, config)
+
+    (record,) = meter.history()
+    assert (record.status, record.error_type) == (Status.ERROR, error_type)
+    assert (record.estimated, record.missing) == (True, BOTH)
+    assert 2 <= record.output_tokens <= 8
+
+
+def test_an_answer_that_breaks_off_may_have_been_paid_for(loopback: Loopback, meter: Meter, config: Any) -> None:
+    """Not streamed, so that nothing of it can be seen."""
+    with pytest.raises(Exception, match="onnection"):
+        openai(loopback([Cut(reply=FULL)])).invoke("hello", config)
+
+    (record,) = meter.history()
+    assert (record.status, record.usage, record.estimated, record.cost_usd) == (Status.ERROR, None, True, None)
+    assert "was not seen" in record.notes[0]
+
+
+def test_usage_that_came_before_the_end_is_a_lower_bound(meter: Meter) -> None:
+    """As servers with running totals send it; what was counted by the provider is never lowered."""
+    from tests.adapters.langchain.test_traps import Scripted, _usage
+
+    chunks = [_usage(500, 90), _usage(500, 91), _usage(500, 92)]
+    stream: Any = Scripted(chunks=chunks).stream("hello", {"callbacks": [MeterCallback(meter)]})
+
+    next(stream)
+    next(stream)
+    stream.close()
+
+    (record,) = meter.history()
+    assert (record.input_tokens, record.output_tokens) == (500, 91)
+    assert (record.estimated, record.missing) == (True, ("output_tokens",))
+
+
+def test_a_stream_without_usage_is_estimated_and_warned_about_once_for_each_model(
+    loopback: Loopback, meter: Meter, config: Any, caplog: Any
+) -> None:
+    provider = loopback([FULL], loop=True)
+    first, second = openai(provider, stream_usage=False), openai(provider, stream_usage=False, model="gpt-4o-mini")
+
+    with caplog.at_level(logging.WARNING, "agent_meter"):
+        for model in (first, first, second):
+            list(model.stream("a question of some length, in English", config))
+
+    for record in meter.history():
+        assert (record.status, record.estimated, record.missing) == (Status.OK, True, BOTH)
+        assert record.notes == ("the answer carried no usage; tokens are estimated",)
+        assert 10 <= record.input_tokens <= 25
+        assert 4 <= record.output_tokens <= 9
+        assert record.cost_usd is not None
+    warnings = [entry.getMessage() for entry in caplog.records]
+    assert len(warnings) == 2
+    assert "openai/gpt-4o streams" in warnings[0]
+    assert "openai/gpt-4o-mini streams" in warnings[1]
+    assert all("stream_usage=True" in warning for warning in warnings)
+
+
+def test_the_estimate_of_a_prompt_knows_its_tools(loopback: Loopback, meter: Meter, config: Any) -> None:
+    provider = loopback(["x"], loop=True)
+
+    @tool
+    def search(query: str, limit: int = 10) -> str:
+        """Search the library for books, journals and newspapers."""
+        return query
+
+    model = openai(provider, stream_usage=False)
+    list(model.stream("hello", config))
+    list(model.bind_tools([search]).stream("hello", config))
+
+    plain, with_tools = meter.history()
+    assert 30 <= with_tools.input_tokens - plain.input_tokens <= 80
+
+
+# ---------------------------------------------------------------------------------------------- errors, limits
+
+
+@pytest.mark.parametrize("client", [openai, anthropic])
+@pytest.mark.parametrize("status", [400, 401, 429, 500, 529])
+def test_a_refused_call_cost_nothing(client: Any, status: int, loopback: Loopback, meter: Meter, config: Any) -> None:
+    with pytest.raises(Exception, match=str(status)):
+        client(loopback([ErrorReply(status)])).invoke("hello", config)
+
+    (record,) = meter.history()
+    assert (record.status, record.usage, record.estimated, record.billed_cost_usd) == (Status.ERROR, None, False, 0)
+    assert meter.usage.unpriced_requests == 0
+
+
+def test_a_provider_that_is_not_there_cost_nothing(meter: Meter, config: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    from langchain_openai import ChatOpenAI
+
+    model = ChatOpenAI(model="gpt-4o", api_key="none", base_url=f"http://127.0.0.1:{port}/v1", max_retries=0)  # type: ignore[arg-type]
+    with pytest.raises(Exception, match="Connection error"):
+        model.invoke("hello", config)
+
+    (record,) = meter.history()
+    assert (record.status, record.estimated, record.billed_cost_usd) == (Status.ERROR, False, 0)
+
+
+def test_a_provider_that_does_not_answer_in_time_may_bill_all_the_same(
+    loopback: Loopback, meter: Meter, config: Any
+) -> None:
+    with pytest.raises(Exception, match="timed out"):
+        openai(loopback([Hang(5)]), timeout=0.2).invoke("hello", config)
+
+    (record,) = meter.history()
+    assert (record.status, record.usage, record.estimated, record.cost_usd) == (Status.ERROR, None, True, None)
+    assert meter.usage.unpriced_requests == 1
+
+
+def test_a_limiter_that_waits_is_part_of_the_call(loopback: Loopback, meter: Meter, config: Any) -> None:
+    limiter = InMemoryRateLimiter(requests_per_second=20, check_every_n_seconds=0.005, max_bucket_size=1)
+
+    openai(loopback([FULL]), rate_limiter=limiter).invoke("hello", config)
+
+    (record,) = meter.history()
+    assert record.total_tokens == 1100
+
+
+class Refusing(BaseRateLimiter):
+    def acquire(self, *, blocking: bool = True) -> bool:
+        raise RuntimeError("no more today")
+
+    async def aacquire(self, *, blocking: bool = True) -> bool:
+        return self.acquire()
+
+
+def _prompts(*texts: str) -> Any:
+    return [StringPromptValue(text=text) for text in texts]
+
+
+@pytest.mark.parametrize("client", [openai, anthropic])
+def test_generate_that_fails_midway_says_what_is_known_of_each_prompt(
+    client: Any, loopback: Loopback, meter: Meter, config: Any
+) -> None:
+    """LangChain ends only the run of the prompt that failed; the one before it has been paid for."""
+    provider = loopback([FULL, ErrorReply(400), FULL])
+
+    with pytest.raises(Exception, match="400"):
+        client(provider).generate_prompt(_prompts("a", "b", "c"), **config)
+
+    by_note = {record.notes[0][:20] if record.notes else "": record for record in meter.history()}
+    failed, answered, unsent = by_note[""], by_note["it was answered, but"], by_note["not sent: an earlier"]
+    assert (failed.status, failed.estimated) == (Status.ERROR, False)
+    assert (answered.status, answered.estimated, answered.cost_usd) == (Status.ABANDONED, True, None)
+    assert (unsent.status, unsent.estimated, unsent.billed_cost_usd) == (Status.ERROR, False, 0)
+    assert len(provider.requests) == 2
+
+
+async def test_agenerate_that_fails_midway_loses_nothing(loopback: Loopback, meter: Meter, config: Any) -> None:
+    def answer(request: Any) -> Any:
+        return ErrorReply(400) if request.last_text == "b" else FULL
+
+    with pytest.raises(Exception, match="400"):
+        await openai(loopback(answer)).agenerate_prompt(_prompts("a", "b", "c"), **config)
+
+    assert sorted((r.status, r.total_tokens) for r in meter.history()) == [
+        (Status.ERROR, 0),
+        (Status.OK, 1100),
+        (Status.OK, 1100),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------- tools
+
+
+def test_an_error_that_is_told_to_the_model_is_a_failed_tool_call(
+    loopback: Loopback, meter: Meter, config: Any
+) -> None:
+    from langchain.agents.middleware import ToolRetryMiddleware
+
+    seen = RecordingPlugin()
+    meter.register(seen)
+    provider = loopback([Reply(tool_calls=[ToolCall("divide")]), "a pity"])
+
+    @tool
+    def divide() -> str:
+        """Divide."""
+        raise ZeroDivisionError
+
+    handled = ToolRetryMiddleware(max_retries=0, on_failure="continue")
+    create_agent(openai(provider), [divide], middleware=[handled]).invoke(HELLO, config)
+
+    (record,) = seen.tool_records
+    assert (record.status, record.error_type) == (Status.ERROR, "ZeroDivisionError")
+    metrics = meter.analytics.get_metrics("divide")
+    assert metrics is not None
+    assert (metrics.total_calls, metrics.failed_calls) == (1, 1)
+
+
+def test_a_tool_that_answers_with_an_error_failed(loopback: Loopback, meter: Meter, config: Any) -> None:
+    """It raised nothing that a handler would be told of."""
+    from langchain_core.tools import ToolException
+
+    seen = RecordingPlugin()
+    meter.register(seen)
+    provider = loopback([Reply(tool_calls=[ToolCall("divide")]), "a pity"])
+
+    @tool
+    def divide() -> str:
+        """Divide."""
+        raise ToolException("by zero")
+
+    divide.handle_tool_error = True
+    create_agent(openai(provider), [divide]).invoke(HELLO, config)
+
+    (record,) = seen.tool_records
+    assert (record.status, record.error_type) == (Status.ERROR, "handled_error")
+
+
+def test_a_tool_that_does_not_exist_is_asked_for_and_not_run(loopback: Loopback, meter: Meter, config: Any) -> None:
+    provider = loopback([Reply(tool_calls=[ToolCall("teleport")]), "a pity"])
+
+    @tool
+    def walk() -> str:
+        """Walk."""
+        return "walked"
+
+    create_agent(openai(provider), [walk]).invoke(HELLO, config)
+
+    assert meter.usage.tool_usage == {"teleport": 1}
+    assert meter.analytics.get_metrics("teleport") is None
+
+
+def test_a_tool_that_waits_for_a_person_is_called_once_and_does_not_fail(
+    loopback: Loopback, meter: Meter, config: Any
+) -> None:
+    seen = RecordingPlugin()
+    meter.register(seen)
+    provider = loopback([Reply(tool_calls=[ToolCall("book", {"seat": 7}, id="call_1")]), "booked"])
+
+    @tool
+    def book(seat: int) -> str:
+        """Book a seat."""
+        return str(interrupt("sure?"))
+
+    agent = create_agent(openai(provider), [book], checkpointer=InMemorySaver())
+    config = {**config, "configurable": {"thread_id": "t1"}}
+    agent.invoke(HELLO, config)
+    agent.invoke(Command(resume="yes"), config)
+
+    metrics = meter.analytics.get_metrics("book")
+    assert metrics is not None
+    assert (metrics.total_calls, metrics.failed_calls, metrics.last_errors) == (1, 0, ())
+    assert meter.usage.tool_usage == {"book": 1}
+    assert [(r.call_id, r.status, r.error_type) for r in seen.tool_records] == [
+        ("call_1", Status.CANCELLED, "interrupted"),
+        ("call_1", Status.OK, None),
+    ]
+    assert {run.status for run in seen.run_records if run.kind is Kind.RUN} == {Status.OK}
