@@ -451,3 +451,16 @@ def test_ten_caches_of_one_meter_add_one_plugin(meter: Meter, config: Any) -> No
         Completions().model(MeteredCache(InMemoryCache(), meter)).invoke("Hi", config)
 
     assert len(meter.plugins.names()) == before + 1
+
+
+def test_what_is_handed_out_says_that_it_is_a_hit_and_what_is_kept_does_not() -> None:
+    """`MeterCallback` need not guess by other signs; and an inner cache may be used without us again."""
+    inner = InMemoryCache()
+    cache = MeteredCache(inner, Meter(strict=True))
+
+    cache.update("[]", "llm", [Generation(text="Hello", generation_info={"finish_reason": "stop"})])
+
+    (hit,) = cache.lookup("[]", "llm") or ()
+    (kept,) = inner.lookup("[]", "llm") or ()
+    assert hit.generation_info == {"finish_reason": "stop", "agent_meter_cache_hit": True}
+    assert kept.generation_info == {"finish_reason": "stop"}
