@@ -6,6 +6,7 @@ first: what the meter records between the two is that call.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -25,6 +26,7 @@ from .flights import FRAMEWORK
 PAID = "agent_meter_paid"
 Key = tuple[str, str]
 _PLUGIN = "LangChain text cache"
+_registering = threading.Lock()
 
 
 class _Awaited:
@@ -58,8 +60,9 @@ class _Recorded:
 
 
 def await_answer(meter: Meter, key: Key) -> None:
-    if _PLUGIN not in meter.plugins.names():
-        meter.register(_Recorded(meter), _PLUGIN)
+    with _registering:
+        if _PLUGIN not in meter.plugins.names():
+            meter.register(_Recorded(meter), _PLUGIN)
     awaited = _awaited.get()
     if awaited is None or awaited.records or awaited.meter is not meter:
         awaited = _Awaited(meter)
