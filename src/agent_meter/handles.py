@@ -200,6 +200,7 @@ class LlmHandle(Handle):
         self._open()
         usage: TokenUsage | None
         status, error_type = Status.OK, None
+        reading = None
         if response is None or isinstance(response, TokenUsage):
             usage = response
         else:
@@ -208,7 +209,7 @@ class LlmHandle(Handle):
             from .adapters.payloads.fields import MISSING_BOTH
 
             reading = read(response, self.call.model.provider if self.call.model else None)
-            usage = reading.usage
+            usage = reading.own_usage
             response_model = response_model or reading.response_model
             response_id = response_id or reading.response_id
             tools = tools or reading.tools
@@ -216,6 +217,7 @@ class LlmHandle(Handle):
                 status, error_type = Status.ERROR, reading.error_type
                 usage = None if usage.missing == MISSING_BOTH else usage  # it was never answered
         self.call.response = response
+        first_end = not self.call.done
         record = self._meter.close(
             self.call,
             usage,
@@ -227,6 +229,10 @@ class LlmHandle(Handle):
             estimated=estimated,
             tools=tuple(tools),
         )
+        for extra in reading.passes if reading is not None and first_end else ():
+            self._meter.record_pass(
+                self.call, extra.usage, kind=extra.kind, model=extra.model, response_model=response_model, cached=cached
+            )
         assert isinstance(record, UsageRecord)
         return record
 

@@ -289,7 +289,12 @@ class Meter:
         return self.plugins.admit(call)
 
     def _answering(self, asked: Model, response_model: str, rates: Rates | None) -> tuple[Rates | None, str]:
-        """The rates of the model that answered, and its name; those of the one that was asked where it has none."""
+        """The rates of the model that answered, and its name; those of the one that was asked where it has none.
+
+        Rates that the user gave the asked name (a deployment, a contract) stand whatever name answers.
+        """
+        if getattr(rates, "own", False):
+            return rates, asked.name
         if self._rates_version != self.prices.version:
             self._forget_rates()
         found = self._answers.get((asked, response_model))

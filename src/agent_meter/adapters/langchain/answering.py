@@ -11,13 +11,12 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import msgspec
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, GenerationChunk, LLMResult
 
 from ...errors import BudgetExceeded
-from ...records import EMPTY, FrozenMap, TokenUsage
-from ..payloads import Pass, Reading, from_langchain
+from ...records import EMPTY, TokenUsage
+from ..payloads import Pass, from_langchain
 from .estimating import complete, incomplete, missing_input, nothing_counted, said, unfinished
 from .failing import UNSEEN, told_by
 from .failing import never_answered as never_answered
@@ -67,9 +66,7 @@ def read(flight: Flight, result: LLMResult, *, cut: bool = False) -> Answer:
         if flight.usages is not None and len(flight.usages) > 1:
             kept = _not_running_totals(flight.usages, kept)
     reading = from_langchain(kept, about, output, flight.provider)
-    usage, notes = reading.usage, NO_NOTES
-    if reading.passes:
-        usage = _without_passes(reading)
+    usage, notes = reading.own_usage, NO_NOTES
     if message.content.__class__ is list or message.additional_kwargs:
         usage = with_fees(usage, choices)
         if not reading.passes:
@@ -96,7 +93,7 @@ def failed(flight: Flight, error: BaseException, response: LLMResult | None) -> 
         return read(flight, response, cut=True)
     told = told_by(error)
     if told is not None:
-        return Answer(told.usage, told.response_model, told.response_id, told.tools, passes=told.passes)
+        return Answer(told.own_usage, told.response_model, told.response_id, told.tools, passes=told.passes)
     if isinstance(error, BudgetExceeded) or never_answered(error):
         return Answer()
     return Answer(notes=UNSEEN, unseen=True)
@@ -125,12 +122,6 @@ def _text_answer(flight: Flight, output: Mapping[str, Any], first: Any, cut: boo
         without_usage=silent,
         streamed=isinstance(first, GenerationChunk),
     )
-
-
-def _without_passes(reading: Reading) -> TokenUsage:
-    """The message's own usage: each pass gets a record, so that its tokens need no unit here."""
-    units = {name: count for name, count in reading.usage.units.items() if name != BESIDE}
-    return msgspec.structs.replace(reading.usage, units=FrozenMap(units) if units else EMPTY)
 
 
 def _is_hit(

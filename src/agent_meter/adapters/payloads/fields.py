@@ -51,6 +51,14 @@ class Reading(msgspec.Struct, frozen=True):
     passes: tuple[Pass, ...] = ()
 
     @property
+    def own_usage(self) -> TokenUsage:
+        """`usage` without the unit that counts its passes: what to price when each pass gets a record of its own."""
+        if not self.passes:
+            return self.usage
+        units = {name: count for name, count in self.usage.units.items() if name != "pass_tokens"}
+        return msgspec.structs.replace(self.usage, units=FrozenMap(units) if units else EMPTY)
+
+    @property
     def billed_usage(self) -> TokenUsage:
         """`usage` and every pass of the same model: what one rate card can price.
 
