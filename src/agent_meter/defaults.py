@@ -89,7 +89,9 @@ class RequestLog:
             return
         amount = record.cost.list_pico
         price = "unpriced" if amount is None else f"${dollars(amount):.4f}"
-        how = f"{record.model or record.request_model or '?'}, {(record.duration or 0) * 1000:.0f} ms"
+        how = record.model or record.request_model or "?"
+        if record.duration is not None:
+            how += f", {record.duration * 1000:.0f} ms"
         if record.cached:
             how += ", cached"
         elif record.status != "ok":
