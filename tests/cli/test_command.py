@@ -20,7 +20,7 @@ from agent_meter.cli import main
 
 from .conftest import Invoke, Run, installed
 
-HEAVY = ("genai_prices", "tiktoken", "rich", "agent_meter.pricing", "agent_meter.tokens", "agent_meter.meter")
+HEAVY = ("genai_prices", "tiktoken", "agent_meter.pricing", "agent_meter.tokens", "agent_meter.meter")
 
 
 def test_the_entry_point_is_the_main_function() -> None:

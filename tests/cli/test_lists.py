@@ -56,7 +56,7 @@ def test_the_installed_list_goes_by_its_word_and_by_its_version(invoke: Invoke) 
     result = invoke("prices", "diff", "installed", version)
     missing = invoke("prices", "diff", "installed", "0.0.99")
 
-    assert result.output == f"genai-prices {version} → genai-prices {version}: no difference\n"
+    assert result.output == f"genai-prices {version} → genai-prices {version}\nno difference\n"
     assert missing.exit_code == 2
     assert f"no file '0.0.99'; at hand without one is `installed`, which is genai-prices {version}" in missing.output
 

@@ -57,7 +57,8 @@ def test_show_gives_the_rates_of_the_price_book_as_exact_strings(model: str, inv
 def test_show_at_a_date_gives_the_rates_of_that_date(invoke: Invoke) -> None:
     then, now = (show(invoke, "deepseek-chat", "--at", day)["now"] for day in ("2025-10-01", "2026-11-01"))
 
-    assert (then["rates"]["input_tokens"]["usd"], now["rates"]["input_tokens"]["usd"]) == ("0.28", "0.14")
+    assert [at["rates"]["input_tokens"]["usd"] for at in (then, now)] == ["0.28", "0.14"]
+    assert [at["rates"]["output_tokens"]["usd"] for at in (then, now)] == ["0.42", "0.28"]
     assert then["source"].startswith("corrections: V3.2-Exp")
 
 

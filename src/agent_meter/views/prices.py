@@ -114,7 +114,8 @@ def listing(rows: Sequence[Listed], source: str, width: int) -> Iterator[Rendera
 
 def changes(found: Sequence[Change], before: str, after: str) -> Iterator[RenderableType]:
     """Models gained and lost, rates that moved, and how many of each."""
-    yield Text(f"{before} → {after}: {tally(found)}")
+    yield line(f"{before} → {after}")
+    yield tally(found)
     if found:
         yield ""
         yield _changes(found)
