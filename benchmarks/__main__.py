@@ -1,0 +1,14 @@
+"""All figures, one after the other: `make bench`."""
+
+from __future__ import annotations
+
+from . import core, imports, overhead, pricing
+
+
+def main() -> None:
+    for figures in (imports, core, pricing, overhead):
+        figures.main()
+
+
+if __name__ == "__main__":
+    main()
