@@ -125,3 +125,21 @@ def test_what_is_free_costs_nothing_and_says_why(invoke: Invoke) -> None:
     (each,) = whatif(invoke, "--model", "ollama/llama3.2", "--input", "1000")["models"]
 
     assert (each["status"], each["total_usd"], each["reason"]) == ("free", "0", "local: ollama")
+
+
+@pytest.mark.parametrize("columns", ["80", "60", "40"])
+def test_no_digit_of_an_amount_is_cut_off_however_narrow_the_terminal_is(
+    columns: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = ["whatif", *of(SEED), "--input", "123456789123", "--output", "987654321987", "--tasks", "7"]
+    full, narrow = (invoke(*typed, env={"COLUMNS": width}).output for width in ("200", columns))
+
+    assert max(map(len, narrow.splitlines())) <= int(columns)
+    assert sorted(filter(str.isdigit, narrow)) == sorted(filter(str.isdigit, full))
+
+
+def test_what_is_counted_in_fractions_is_priced_exactly(invoke: Invoke) -> None:
+    (each,) = whatif(invoke, "--model", "groq/whisper-large-v3", "--unit", "audio_seconds=12.5")["models"]
+
+    assert each["usage"] == {"audio_seconds": "12.5"}
+    assert each["total_usd"] == "0.000385416667"  # 12.5 of 3,600 at 0.111, to the pico-dollar

@@ -57,11 +57,11 @@ def moment(text: str) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise typer.BadParameter(
             f"{text!r} is not a date; write 2025-09-05 or 2025-09-05T16:30", param_hint="'--at'"
         ) from None  # fmt: skip
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def existing(name: str, hint: str, otherwise: str = "") -> Path:

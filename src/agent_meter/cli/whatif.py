@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from msgspec.structs import replace
@@ -15,8 +16,6 @@ from .prices import Unknown, price_book, unknown
 
 if TYPE_CHECKING:
     from ..pricing.whatif import WhatIf
-
-Value = TypeVar("Value", int, str)
 
 
 def _tokens(what: str) -> Any:
@@ -77,9 +76,9 @@ def whatif(
         usage = TokenUsage(input or 0, output or 0, *parts)
         if usage.problems:
             raise typer.BadParameter(f"a part exceeds its whole: {'; '.join(usage.problems)}", param_hint="'--input'")
-    usage = replace(
-        usage, units=FrozenMap(_named(unit, "--unit", int)), context=FrozenMap(_named(context, "--context", str))
-    )
+    units = _named(unit, "--unit", _quantity, "web_searches=3")
+    asked = _named(context, "--context", str, "processing=batch")
+    usage = replace(usage, units=FrozenMap(units), context=FrozenMap(asked))
     _print(model, usage, tasks, provider, when, json)
 
 
@@ -118,16 +117,22 @@ def _shared_out(tokens: int, output_share: str, cached_share: str) -> TokenUsage
         raise typer.BadParameter(str(error), param_hint="'--output-share' / '--cached-share'") from None
 
 
-def _named(given: list[str] | None, option: str, kind: Callable[[str], Value]) -> dict[str, Value]:
+def _named(given: list[str] | None, option: str, read: Callable[[str], Any], example: str) -> dict[str, Any]:
     """`name=value` pairs. Raises a usage error for what is not one."""
     found = {}
     for pair in given or ():
-        name, equals, value = pair.partition("=")
+        name, _, value = (part.strip() for part in pair.partition("="))
         try:
-            found[name.strip()] = kind(value.strip())
-        except ValueError:
-            equals = ""
-        if not (equals and name.strip() and value.strip()) or value.strip().startswith("-"):
-            wanted = "web_searches=3" if kind is int else "processing=batch"
-            raise typer.BadParameter(f"{pair!r} is not written like {wanted}", param_hint=f"'{option}'")
+            found[name] = read(value)
+        except (ValueError, ArithmeticError):
+            value = ""
+        if not name or not value:
+            raise typer.BadParameter(f"{pair!r} is not written like {example}", param_hint=f"'{option}'")
     return found
+
+
+def _quantity(text: str) -> int | Decimal:
+    number = Decimal(text)
+    if not number.is_finite() or number < 0:
+        raise ValueError
+    return int(number) if number == int(number) else number

@@ -22,6 +22,11 @@ def amount(usd: Decimal | None) -> str | None:
     return None if usd is None else plain(usd)
 
 
+def count(number: int | Decimal) -> int | str:
+    """Whole counts are numbers, others (12.5 seconds) text."""
+    return number if isinstance(number, int) else plain(number)
+
+
 def shown(model: Shown, *, asked: str, nearest: Sequence[str] = ()) -> Document:
     return {
         "asked": asked,
@@ -120,7 +125,7 @@ def _whatif(each: WhatIf) -> Document:
         "tasks": each.tasks,
         "usage": {
             **{name: n for name in TOKEN_CLASSES if (n := getattr(usage, name))},
-            **{name: plain(Decimal(n)) for name, n in usage.units.items()},
+            **{name: count(n) for name, n in usage.units.items()},
         },
         "context": dict(usage.context),
         "each": {
@@ -130,7 +135,7 @@ def _whatif(each: WhatIf) -> Document:
             "fees_usd": None if cost.amount is None else amount(fees_of(each)),
             "lines": [
                 {
-                    "unit": line.unit, "quantity": plain(Decimal(line.quantity)), "rate_usd": amount(line.usd),
+                    "unit": line.unit, "quantity": count(line.quantity), "rate_usd": amount(line.usd),
                     "per": line.per, "usd": amount(dollars(line.pico)),
                 }
                 for line in each.lines

@@ -46,9 +46,7 @@ def table(*columns: str, right: Iterable[str] = ()) -> Table:
     made = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold", border_style="dim")
     numbers = set(right)
     for name in columns:
-        made.add_column(
-            name, justify="right" if name in numbers else "left", no_wrap=name in numbers, overflow="fold"
-        )  # fmt: skip
+        made.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     return made
 
 
