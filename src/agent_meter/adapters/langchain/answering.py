@@ -22,6 +22,7 @@ from .failing import UNSEEN, told_by
 from .failing import never_answered as never_answered
 from .flights import Flight
 from .hosted import BESIDE, BILLED_BESIDE, with_fees, with_unseen_passes
+from .requested import as_asked
 
 # `MeteredCache` marks its hits so; see the cache wrapper.
 HIT = "agent_meter_cache_hit"
@@ -72,6 +73,9 @@ def read(flight: Flight, result: LLMResult, *, cut: bool = False) -> Answer:
         if not reading.passes:
             usage = with_unseen_passes(usage, choices)
             notes = (BILLED_BESIDE,) if BESIDE in usage.missing else NO_NOTES
+    if flight.chunks and kept and about.get("model_provider") == "anthropic":
+        usage, more = as_asked(flight, usage, kept)
+        notes += more
     if usage.output_tokens and not usage.input_tokens and not cached:
         usage = missing_input(usage)
     if cut:

@@ -97,6 +97,7 @@ class MeterCallback(RunEvents):
         flight.provider = model.provider
         flight.messages = asked
         flight.params = params
+        flight.made_with = (serialized or EMPTY).get("kwargs")
         size = kwargs.get("batch_size")
         if size is not None and size > 1 and params:
             flights.batch(flight, params, size)

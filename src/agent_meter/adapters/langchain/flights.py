@@ -57,6 +57,7 @@ class Flight:
         "handed",
         "identity",
         "key",
+        "made_with",
         "messages",
         "name",
         "overruled",
@@ -96,6 +97,7 @@ class Flight:
         self.provider = ""
         self.messages: Any = None  # what was asked, and with which parameters: for an estimate
         self.params: Any = None
+        self.made_with: Any = None  # the model's constructor arguments
         self.silent = True  # no token has come yet
         self.chunks = 0
         self.chunk: Any = None  # the last one, to know it again
