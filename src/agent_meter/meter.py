@@ -47,6 +47,7 @@ from .records import (
     TokenUsage,
     ToolRecord,
     UsageRecord,
+    new_id,
 )
 from .tree import RunTree
 from .usage import AgentUsage
@@ -543,7 +544,7 @@ class Meter:
             FrozenMap(context) if context else EMPTY,
             None if reported_cost_usd is None else pico(reported_cost_usd),
         )
-        call = Call(Kind(kind), model=Model(provider or "", model), id=id)
+        call = Call(Kind(kind), model=Model(provider or "", model), id=id or new_id())
         call.run_id = run_id
         call.streamed = streamed
         self._facts(call, attribution, started_at)

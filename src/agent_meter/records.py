@@ -528,85 +528,46 @@ class Reserve(msgspec.Struct, frozen=True):
     pico: int | None = None
 
 
-class Call:
+class Call(msgspec.Struct, eq=False, weakref=True, dict=False):
     """Something that has been asked for and has not ended. Made by adapters, opened and closed by the meter.
 
     The attribution fields hold what the adapter knows; the meter completes them when it opens the call.
     `content` (messages, prompt), `response` and `error` are set for observers, and never stored.
     """
 
-    __slots__ = (
-        "agent",
-        "attempt",
-        "call_id",
-        "children",
-        "chunk_count",
-        "content",
-        "cost_pico",
-        "detached",
-        "done",
-        "error",
-        "first_token_at",
-        "framework",
-        "id",
-        "kind",
-        "max_output_tokens",
-        "model",
-        "name",
-        "params",
-        "parent",
-        "rates",
-        "record",
-        "reserve",
-        "response",
-        "run_id",
-        "session",
-        "started",
-        "started_at",
-        "step",
-        "step_number",
-        "streamed",
-        "tags",
-        "task",
-        "user",
-    )
-
-    def __init__(
-        self,
-        kind: Kind,
-        name: str = "",
-        *,
-        model: Model | None = None,
-        parent: Call | None = None,
-        framework: str = "",
-        id: str | None = None,
-    ) -> None:
-        self.kind = kind
-        self.name = name
-        self.model = model
-        self.parent = parent
-        self.framework = framework
-        self.id = id or new_id()
-        self.agent = self.task = self.user = self.session = self.step = ""
-        self.tags: Mapping[str, str] = EMPTY
-        self.attempt = 1
-        self.streamed = self.done = self.detached = False
-        self.call_id = ""  # of a tool call: the id that the model gave it
-        self.params: Mapping[str, Any] = EMPTY
-        self.chunk_count = self.cost_pico = 0
-        self.run_id: str | None = None  # the nearest enclosing run; a run's own id
-        self.step_number: int | None = None
-        self.started_at: datetime | None = None  # the meter sets both when it opens the call
-        self.started = 0.0
-        self.first_token_at: float | None = None
-        self.max_output_tokens: int | None = None
-        self.rates: Rates | None = None
-        self.reserve: Reserve | None = None
-        self.children: dict[str, Call] | None = None
-        self.content: Any = None
-        self.response: Any = None
-        self.error: BaseException | None = None
-        self.record: Record | None = None
+    kind: Kind
+    name: str = ""
+    model: Model | None = None
+    parent: Call | None = None
+    framework: str = ""
+    id: str = msgspec.field(default_factory=new_id)
+    agent: str = ""
+    task: str = ""
+    user: str = ""
+    session: str = ""
+    step: str = ""
+    tags: Mapping[str, str] = EMPTY
+    run_id: str | None = None  # the nearest enclosing run; a run's own id
+    started_at: datetime | None = None  # the meter sets both when it opens the call
+    started: float = 0.0
+    first_token_at: float | None = None
+    streamed: bool = False
+    attempt: int = 1
+    rates: Rates | None = None
+    reserve: Reserve | None = None
+    max_output_tokens: int | None = None
+    call_id: str = ""  # of a tool call: the id that the model gave it
+    params: Mapping[str, Any] = EMPTY
+    chunk_count: int = 0
+    cost_pico: int = 0
+    step_number: int | None = None
+    children: dict[str, Call] | None = None
+    detached: bool = False
+    done: bool = False
+    content: Any = None
+    response: Any = None
+    error: BaseException | None = None
+    record: Record | None = None
 
     def __repr__(self) -> str:
         return f"<Call {self.kind} {self.name or self.model or ''} {self.id}>"

@@ -30,15 +30,9 @@ PROVIDER_OF_TYPE = {
     "groq-chat": "groq",
     "chat-ollama": "ollama",
 }
-_ENDPOINTS = (
-    "openai_api_base",
-    "anthropic_api_url",
-    "base_url",
-    "api_base",
-    "azure_endpoint",
-    "endpoint_url",
-    "endpoint",
-)
+_ENDPOINTS = dict.fromkeys(
+    ("openai_api_base", "anthropic_api_url", "base_url", "api_base", "azure_endpoint", "endpoint_url", "endpoint")
+)  # in this order
 
 
 def model_of(serialized: Mapping[str, Any] | None, metadata: Mapping[str, Any], params: Mapping[str, Any]) -> Model:
@@ -58,17 +52,18 @@ def model_of(serialized: Mapping[str, Any] | None, metadata: Mapping[str, Any], 
         kind = str(params.get("_type") or "")
         provider = PROVIDER_OF_TYPE.get(kind, kind.partition("-")[0])
     endpoint = ""
-    for key in _ENDPOINTS:
-        value = kwargs.get(key)
-        if value and isinstance(value, str):
-            endpoint = value
-            break
+    if kwargs and not _ENDPOINTS.keys().isdisjoint(kwargs):
+        endpoint = next((value for key in _ENDPOINTS if (value := kwargs.get(key)) and isinstance(value, str)), "")
     return Model(provider, str(name), endpoint)
+
+
+# One look at all of them at once: the metadata of a plain call has none.
+_ATTRIBUTES = frozenset((*USER, *SESSION, *TASK, "lc_agent_name", "langgraph_step", "langgraph_node", "lc_source"))
 
 
 def attribute(call: Call, metadata: Mapping[str, Any], parent: Flight | None = None) -> None:
     """Whose call it is, by the metadata that LangChain hands down to every start."""
-    if metadata:
+    if not _ATTRIBUTES.isdisjoint(metadata):
         agent = metadata.get("lc_agent_name")
         if agent and (parent is None or parent.overruled != agent):
             call.agent = str(agent)
