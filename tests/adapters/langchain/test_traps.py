@@ -247,6 +247,15 @@ def test_usage_that_comes_with_many_chunks_is_neither_added_up_nor_lost(
     assert record.estimated is False
 
 
+def test_running_totals_are_known_also_to_a_handler_that_hears_each_chunk_twice(meter: Meter) -> None:
+    handlers = [MeterCallback(meter), MeterCallback(meter)]
+
+    list(Scripted(chunks=[_usage(100, 5), _usage(100, 12), _usage(100, 20)]).stream("hello", {"callbacks": handlers}))
+
+    (record,) = meter.history()
+    assert (record.input_tokens, record.output_tokens) == (100, 20)
+
+
 @pytest.mark.parametrize("tier", ["priority", "flex"])
 def test_a_service_tier_renames_the_details_and_hides_nothing(tier: str, meter: Meter, config: Any) -> None:
     usage = _usage(

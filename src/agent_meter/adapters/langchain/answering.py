@@ -18,16 +18,18 @@ from ...errors import BudgetExceeded
 from ...records import EMPTY, TokenUsage
 from ..payloads import Pass, from_langchain
 from .estimating import complete, incomplete, missing_input, nothing_counted, said, unfinished
-from .failing import UNSEEN, told_by
-from .failing import never_answered as never_answered
+from .failing import UNSEEN, never_answered, told_by
 from .flights import Flight
 from .hosted import BESIDE, BILLED_BESIDE, with_fees, with_unseen_passes
 from .requested import as_asked
+from .withheld import KEEPING_BACK, withheld
 
 # `MeteredCache` marks its hits so; see the cache wrapper.
 HIT = "agent_meter_cache_hit"
 NO_NOTES: tuple[str, ...] = ()
 ON_THE_FIRST = ("sent in one request with other prompts; the usage of all is on the first of them",)
+# Whose integrations turn running totals into differences themselves.
+SUBTRACTING = frozenset(("google_genai", "google_vertexai", "perplexity"))
 OWN_ID = "lc_run--"  # LangChain's stand-in for a message without an id of its provider
 
 
@@ -64,7 +66,7 @@ def read(flight: Flight, result: LLMResult, *, cut: bool = False) -> Answer:
     if kept:
         if len(choices) > 1:
             kept = _of_choices(choices, kept)
-        if flight.usages is not None and len(flight.usages) > 1:
+        if flight.usages is not None and len(flight.usages) > 1 and flight.provider not in SUBTRACTING:
             kept = _not_running_totals(flight.usages, kept)
     reading = from_langchain(kept, about, output, flight.provider)
     usage, notes = reading.own_usage, NO_NOTES
@@ -75,6 +77,9 @@ def read(flight: Flight, result: LLMResult, *, cut: bool = False) -> Answer:
             notes = (BILLED_BESIDE,) if BESIDE in usage.missing else NO_NOTES
     if flight.chunks and kept and about.get("model_provider") == "anthropic":
         usage, more = as_asked(flight, usage, kept)
+        notes += more
+    if flight.provider in KEEPING_BACK and not cached:
+        usage, more = withheld(flight, usage, choices)
         notes += more
     if usage.output_tokens and not usage.input_tokens and not cached:
         usage = missing_input(usage)
@@ -163,7 +168,7 @@ def _of_choices(choices: Sequence[Any], kept: Mapping[str, Any]) -> Mapping[str,
 def _not_running_totals(usages: Sequence[Mapping[str, Any]], kept: Mapping[str, Any]) -> Mapping[str, Any]:
     """Some servers send the total so far with every chunk, and LangChain adds them up: then the last one is right.
 
-    They are running totals if inputs never fall, and the sum of all is what LangChain made of them.
+    They are running totals if neither side ever falls, and the sum of all is what LangChain made of them.
     """
     inputs = [usage.get("input_tokens") or 0 for usage in usages]
     if sum(inputs) != kept.get("input_tokens"):
@@ -173,6 +178,8 @@ def _not_running_totals(usages: Sequence[Mapping[str, Any]], kept: Mapping[str, 
         return kept
     last = dict(usages[-1])
     outputs = [usage.get("output_tokens") or 0 for usage in usages]
+    if not last.get("input_tokens") or any(later < earlier for earlier, later in pairwise(outputs)):
+        return kept
     if len(outputs) > 2 and set(outputs) == {1}:
         last["output_tokens"] = sum(outputs)  # the input repeated, the output counted up one by one
     return last

@@ -22,12 +22,9 @@ from ...records import EMPTY, Call, Kind, Status
 from .answering import UNREAD, Answer, failed, read
 from .asking import ambient_parent, attribute, model_of
 from .estimating import warn_of_stream
-from .fence import denial_for_langchain, fenced
-from .flights import FRAMEWORK as FRAMEWORK
-from .flights import Flight
+from .fence import fenced
+from .flights import FRAMEWORK, Flight
 from .runs import RunEvents
-
-_denial = denial_for_langchain
 
 
 class MeterCallback(RunEvents):

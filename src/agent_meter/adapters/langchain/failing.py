@@ -33,15 +33,26 @@ def never_answered(error: BaseException) -> bool:
     Any other error may have come after a paid answer that the client could not read, and a time-out while waiting
     says nothing about what the provider went on to do.
     """
+    return any(_refused(cause) or _unreached(cause) for cause in _causes(error))
+
+
+def _refused(error: BaseException) -> bool:
     response = getattr(error, "response", None)
-    for status in (
-        getattr(error, "status_code", None),
-        getattr(response, "status_code", None),
-        getattr(error, "code", None),
-    ):
-        if isinstance(status, int) and status >= 400:
-            return True
-    return any(kind.__name__ in _UNREACHED for cause in _causes(error) for kind in type(cause).__mro__)
+    if isinstance(response, dict):  # botocore
+        status = (response.get("ResponseMetadata") or {}).get("HTTPStatusCode")
+        return isinstance(status, int) and status >= 400
+    return any(
+        isinstance(status, int) and status >= 400
+        for status in (
+            getattr(error, "status_code", None),
+            getattr(response, "status_code", None),
+            getattr(error, "code", None),
+        )
+    )
+
+
+def _unreached(error: BaseException) -> bool:
+    return any(kind.__name__ in _UNREACHED for kind in type(error).__mro__)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

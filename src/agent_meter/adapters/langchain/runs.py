@@ -57,7 +57,7 @@ class RunEvents(Fenced):
 
     @fenced
     def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """A tool declares what it cost: `dispatch_custom_event("tool_cost", {"usd": "0.005"})`."""
+        """A tool declares what it cost: `dispatch_custom_event("agent_meter.tool_cost", {"usd": "0.005"})`."""
         flight = self._flights.find(run_id)
         if flight is not None and flight.call.kind is Kind.TOOL and (cost := tool_cost(name, data)) is not None:
             flight.call.cost_pico += cost
