@@ -360,7 +360,9 @@ def test_a_provider_that_says_a_call_was_free_has_not_been_replayed(meter: Meter
 
     Scripted(message=message, about={"model_name": "gpt-4o"}).invoke("hello", config)
 
-    assert [record.cached for record in meter.history()] == [False]
+    list(Scripted(chunks=[None, _usage(10, 5, total_cost=0)]).stream("hello", config))
+
+    assert [record.cached for record in meter.history()] == [False, False]
 
 
 def test_a_hit_that_streams_is_a_hit(loopback: Loopback, meter: Meter, config: Any) -> None:
