@@ -213,14 +213,21 @@ class Totals:
             setattr(self, counter, getattr(self, counter) + count)
 
     def merge(self, other: Totals, sign: int = 1) -> None:
-        self.requests += sign * other.requests
-        self.api_calls += sign * other.api_calls
-        self.input_tokens += sign * other.input_tokens
-        self.output_tokens += sign * other.output_tokens
-        self.list_pico += sign * other.list_pico
-        self.billed_pico += sign * other.billed_pico
-        self.input_pico += sign * other.input_pico
-        self.output_pico += sign * other.output_pico
+        if sign == 1 and not any(_common(self)):
+            # The first numbers are shared and not copied: most keys have only these, and there are many keys.
+            self.requests, self.api_calls = other.requests, other.api_calls
+            self.input_tokens, self.output_tokens = other.input_tokens, other.output_tokens
+            self.list_pico, self.billed_pico = other.list_pico, other.billed_pico
+            self.input_pico, self.output_pico = other.input_pico, other.output_pico
+        else:
+            self.requests += sign * other.requests
+            self.api_calls += sign * other.api_calls
+            self.input_tokens += sign * other.input_tokens
+            self.output_tokens += sign * other.output_tokens
+            self.list_pico += sign * other.list_pico
+            self.billed_pico += sign * other.billed_pico
+            self.input_pico += sign * other.input_pico
+            self.output_pico += sign * other.output_pico
         if other._rare:
             for name, count in other._rare.items():
                 self._more(name, sign * count)
