@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.pages import run_examples
 
 from agent_meter import AgentObserver, BudgetExceeded, Denial, Meter, PluginError, TokenUsage, hookimpl
 from agent_meter.plugins import HOOKS
@@ -708,3 +709,12 @@ def test_an_observer_is_a_plugin_like_any_other() -> None:
     meter.unregister(mine)
 
     assert meter.plugins.names() == BUILT_IN
+
+
+# --------------------------------------------------------------------------------------------------- page
+
+
+def test_the_how_to_page_runs() -> None:
+    names = run_examples("how-to/write-a-plugin.md")
+
+    assert len(names["sent"]) == len(names["watching"].records) == 1
