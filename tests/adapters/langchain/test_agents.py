@@ -325,6 +325,33 @@ def test_a_named_chain_in_a_node_is_no_agent(loopback: Loopback) -> None:
     assert [(record.kind, record.name) for record in seen.run_records] == [("step", "write"), ("run", "LangGraph")]
 
 
+def test_handing_over_to_the_graph_above_is_no_failure(loopback: Loopback) -> None:
+    """LangGraph does it with an exception."""
+    from langgraph.types import Command
+
+    provider, seen = loopback(["x"], loop=True), RecordingPlugin()
+    meter = Meter([seen])
+
+    def ask(state: Any) -> Any:
+        openai(provider).invoke("hello")
+        return Command(goto="after", graph=Command.PARENT)
+
+    inner: Any = StateGraph(MessagesState)
+    inner.add_node("ask", ask)
+    inner.add_edge(START, "ask")
+    outer: Any = StateGraph(MessagesState)
+    outer.add_node("inner", inner.compile(name="scout"))
+    outer.add_node("after", lambda state: {"messages": []})
+    outer.add_edge(START, "inner")
+
+    outer.compile(name="captain").invoke(HELLO, _config(meter))
+
+    assert {(run.name, run.status) for run in seen.run_records} == {
+        (name, Status.OK) for name in ("ask", "scout", "inner", "after", "captain")
+    }
+    assert [record.agent for record in meter.history()] == ["scout"]
+
+
 def test_a_plain_chain_is_one_run(loopback: Loopback) -> None:
     from langchain_core.output_parsers import StrOutputParser
     from langchain_core.prompts import ChatPromptTemplate

@@ -264,6 +264,30 @@ def test_the_estimate_of_a_prompt_knows_its_tools(loopback: Loopback, meter: Met
     assert 30 <= with_tools.input_tokens - plain.input_tokens <= 80
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_an_agent_whose_stream_is_left_is_closed_with_all_that_is_in_it(
+    asynchronous: bool, loopback: Loopback, meter: Meter, config: Any
+) -> None:
+    seen = RecordingPlugin()
+    meter.register(seen)
+    agent = create_agent(openai(loopback([FULL])), [], name="boss")
+
+    if asynchronous:
+        stream: Any = agent.astream(HELLO, config, stream_mode="messages")
+        await anext(stream)
+        await stream.aclose()
+    else:
+        stream = agent.stream(HELLO, config, stream_mode="messages")
+        next(stream)
+        stream.close()
+    gc.collect()
+    await asyncio.sleep(0.05)
+
+    (record,) = meter.history()
+    assert (record.agent, record.streamed) == ("boss", True)
+    assert [run.name for run in seen.run_records if run.kind is Kind.RUN] == ["boss"]
+
+
 # ---------------------------------------------------------------------------------------------- errors, limits
 
 

@@ -22,7 +22,8 @@ def metering(meter: Meter | None = None, name: str = "metering", **attribution: 
     """One run around whatever LangChain does in the block; `run.usage` is its own snapshot, also while it goes on.
 
     `attribution` is agent, task, user, session, or tags of your own. Calls in threads that do not copy the context
-    are not seen.
+    are not seen. Blocks of one meter nest, and each counts what is inside; in a block of another meter, that one alone
+    counts.
     """
     meter = meter if meter is not None else default_meter()
     token = _attached.set(MeterCallback(meter))
@@ -30,4 +31,7 @@ def metering(meter: Meter | None = None, name: str = "metering", **attribution: 
         with meter.run(name, **attribution) as run:
             yield run
     finally:
-        _attached.reset(token)
+        try:
+            _attached.reset(token)
+        except ValueError:  # a generator that is closed in another context than it began in
+            _attached.set(None)

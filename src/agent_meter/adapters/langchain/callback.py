@@ -18,7 +18,7 @@ from langchain_core.outputs import LLMResult
 
 from ...errors import BudgetExceeded
 from ...handles import status_of
-from ...records import EMPTY, Call, Kind, Status
+from ...records import DENIED, EMPTY, LLM, OK, Call, Status
 from .answering import UNREAD, Answer, failed, read
 from .asking import ambient_parent, attribute, model_of
 from .estimating import warn_of_stream
@@ -85,7 +85,7 @@ class MeterCallback(RunEvents):
         params = kwargs.get("invocation_params") or EMPTY
         model = model_of(serialized, known, params)
         parent = flights.find(parent_run_id or ambient_parent())
-        call = Call(Kind.LLM, model=model, parent=parent.call if parent else None, framework=FRAMEWORK)
+        call = Call(LLM, model=model, parent=parent.call if parent else None, framework=FRAMEWORK)
         attribute(call, known, parent)
         if self.meter.wants_content:
             call.content = asked
@@ -136,6 +136,7 @@ class MeterCallback(RunEvents):
 
     def _heard(self, flight: Flight, token: Any, chunk: Any) -> None:
         message = getattr(chunk, "message", None)
+        flight.call.streamed = True
         if flight.silent and (token or getattr(message, "tool_call_chunks", None)):
             flight.silent = False
             flight.call.first_token_at = self._clock()
@@ -164,7 +165,7 @@ class MeterCallback(RunEvents):
                 answer = read(flight, response)
             except Exception as error:
                 answer, unread = UNREAD, error
-            self._answered(flight, answer, response, Status.OK, None)
+            self._answered(flight, answer, response, OK, None)
             if unread is not None:
                 raise unread
         except Exception as error:
@@ -178,7 +179,7 @@ class MeterCallback(RunEvents):
         if flight is None:
             return
         # A rate limiter, or a model inside this one, may be what denied the call.
-        status = Status.DENIED if isinstance(error, BudgetExceeded) else status_of(error)
+        status = DENIED if isinstance(error, BudgetExceeded) else status_of(error)
         unread: Exception | None = None
         try:
             answer = failed(flight, error, response)
@@ -195,7 +196,7 @@ class MeterCallback(RunEvents):
         self, flight: Flight, answer: Answer, response: Any, status: Status, error: BaseException | None
     ) -> None:
         call, meter = flight.call, self.meter
-        call.streamed = call.streamed or flight.chunks > 0 or answer.streamed
+        call.streamed = call.streamed or answer.streamed
         call.error = error
         if meter.wants_content:
             call.response = response

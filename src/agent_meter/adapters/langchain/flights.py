@@ -20,7 +20,7 @@ from typing import Any
 from uuid import UUID
 
 from ...meter import Meter
-from ...records import Call, Kind, Status
+from ...records import ABANDONED, DENIED, ERROR, LLM, TOOL, Call, Status
 
 FRAMEWORK = "langchain"
 ATTEMPT = "retry:attempt:"
@@ -109,7 +109,7 @@ def _attempt(tags: Sequence[str] | None, parent: Flight | None) -> int:
     for tag in tags or ():
         if tag.startswith(ATTEMPT) and tag[len(ATTEMPT) :].isdecimal():
             return int(tag[len(ATTEMPT) :])
-    return 1 if parent is None or parent.call.kind is Kind.TOOL else parent.attempt
+    return 1 if parent is None or parent.call.kind is TOOL else parent.attempt
 
 
 class _Owner(weakref.ref[UUID]):
@@ -178,7 +178,7 @@ class Flights:
         """One prompt was denied: those before it, already started, are not sent either."""
         self.whole(batch)
         for flight in batch.flights:
-            self._close(flight, Status.DENIED, "BudgetExceeded", NOT_SENT_DENIED)
+            self._close(flight, DENIED, "BudgetExceeded", NOT_SENT_DENIED)
 
     def failed(self, batch: Batch, culprit: Flight) -> None:
         """One prompt of a synchronous `generate()` failed: the ones before it have been answered, the rest not sent.
@@ -191,16 +191,16 @@ class Flights:
             if flight is culprit:
                 before = False
             elif before:
-                self._close(flight, Status.ABANDONED, "abandoned", ANSWERED_UNSEEN)
+                self._close(flight, ABANDONED, "abandoned", ANSWERED_UNSEEN)
             else:
-                self._close(flight, Status.ERROR, "not_sent", NOT_SENT_FAILED)
+                self._close(flight, ERROR, "not_sent", NOT_SENT_FAILED)
 
     def _close(self, flight: Flight, status: Status, error_type: str, note: str) -> None:
         meter = self._meter()
         if self._by_run.pop(flight.key, None) is None or meter is None or flight.call.done:
             return
         self.streaming.pop(flight.identity, None)
-        unseen = status is Status.ABANDONED
+        unseen = status is ABANDONED
         meter.close(flight.call, status=status, error_type=error_type, estimated=unseen, notes=(note,))
 
     def first_warning(self, about: object) -> bool:
@@ -252,10 +252,10 @@ class Flights:
 
 def give_up(meter: Meter, flight: Flight) -> None:
     """Close a call whose end nobody will see: what a model call used is unknown."""
-    sent = flight.call.kind is Kind.LLM
+    sent = flight.call.kind is LLM
     meter.close(
         flight.call,
-        status=Status.ABANDONED,
+        status=ABANDONED,
         error_type="abandoned",
         estimated=sent,
         notes=(LOST,) if sent else (),

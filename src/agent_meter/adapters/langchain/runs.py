@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from ...handles import status_of
-from ...records import EMPTY, INTERRUPTED, Call, Kind, Status
+from ...records import CANCELLED, EMPTY, ERROR, INTERRUPTED, OK, RUN, STEP, TOOL, Call, Status
 from .asking import UNNAMED, ambient_parent, attribute, is_node, tool_cost
 from .fence import Fenced, fenced
 from .flights import FRAMEWORK, Flight
@@ -39,7 +39,7 @@ class RunEvents(Fenced):
             return
         name = (serialized or EMPTY).get("name") or kwargs.get("name") or ""
         parent = self._flights.find(parent_run_id or ambient_parent())
-        call = Call(Kind.TOOL, str(name), parent=parent.call if parent else None, framework=FRAMEWORK)
+        call = Call(TOOL, str(name), parent=parent.call if parent else None, framework=FRAMEWORK)
         attribute(call, metadata or EMPTY, parent)
         call.params = inputs if inputs is not None else {"input": input_str} if input_str else EMPTY
         call.call_id = str(kwargs.get("tool_call_id") or "")
@@ -49,7 +49,7 @@ class RunEvents(Fenced):
     @fenced
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         failed = getattr(output, "status", None) == "error"  # handled, and told to the model
-        self._end(run_id, Status.ERROR if failed else Status.OK, "handled_error" if failed else None, output)
+        self._end(run_id, ERROR if failed else OK, "handled_error" if failed else None, output)
 
     @fenced
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -59,7 +59,7 @@ class RunEvents(Fenced):
     def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A tool declares what it cost: `dispatch_custom_event("agent_meter.tool_cost", {"usd": "0.005"})`."""
         flight = self._flights.find(run_id)
-        if flight is not None and flight.call.kind is Kind.TOOL and (cost := tool_cost(name, data)) is not None:
+        if flight is not None and flight.call.kind is TOOL and (cost := tool_cost(name, data)) is not None:
             flight.call.cost_pico += cost
 
     # ----------------------------------------------------------------------------- chains, graphs, retrievers
@@ -86,18 +86,18 @@ class RunEvents(Fenced):
         node = is_node(tags)
         if node and parent is not None and not parent.graph:
             self._is_graph(parent)
-        if parent is None or parent.call.kind is Kind.TOOL:
-            kind = Kind.RUN
+        if parent is None or parent.call.kind is TOOL:
+            kind = RUN
         elif node:
-            kind = Kind.STEP
+            kind = STEP
         else:
             flights.add(Flight(run_id, parent.call, parent, known, tags, name, own=False), run_id)
             return
         call = Call(kind, name, parent=parent.call if parent else None, framework=FRAMEWORK)
         attribute(call, known, parent)
-        if kind is Kind.STEP and isinstance(known.get("langgraph_step"), int):
+        if kind is STEP and isinstance(known.get("langgraph_step"), int):
             call.step_number = known["langgraph_step"]
-        if self.meter.wants_content and kind is Kind.RUN:
+        if self.meter.wants_content and kind is RUN:
             call.content = inputs
         self.meter.open(call)
         flights.add(Flight(run_id, call, parent, known, tags, name), run_id)
@@ -116,14 +116,14 @@ class RunEvents(Fenced):
         if flight.own:
             flight.call.agent = agent
             return
-        call = Call(Kind.RUN, flight.name, parent=flight.call, framework=FRAMEWORK)
+        call = Call(RUN, flight.name, parent=flight.call, framework=FRAMEWORK)
         call.agent = agent
         self.meter.open(call)
         flight.call, flight.own = call, True
 
     @fenced
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        self._end(run_id, Status.OK, None, outputs)
+        self._end(run_id, OK, None, outputs)
 
     @fenced
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -146,14 +146,14 @@ class RunEvents(Fenced):
         known = metadata or EMPTY
         parent = self._flights.find(parent_run_id or ambient_parent())
         name = kwargs.get("name") or known.get("ls_retriever_name") or "retriever"
-        call = Call(Kind.STEP, str(name), parent=parent.call if parent else None, framework=FRAMEWORK)
+        call = Call(STEP, str(name), parent=parent.call if parent else None, framework=FRAMEWORK)
         attribute(call, known, parent)
         self.meter.open(call)
         self._flights.add(Flight(run_id, call, parent, known), run_id)
 
     @fenced
     def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
-        self._end(run_id, Status.OK, None, documents)
+        self._end(run_id, OK, None, documents)
 
     @fenced
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -175,8 +175,8 @@ class RunEvents(Fenced):
     def _failed(self, error: BaseException, run_id: UUID) -> None:
         name = type(error).__name__
         if name == _HAND_OVER:
-            self._end(run_id, Status.OK, None, None)
+            self._end(run_id, OK, None, None)
         elif name in _PAUSES:
-            self._end(run_id, Status.CANCELLED, INTERRUPTED, None, error)
+            self._end(run_id, CANCELLED, INTERRUPTED, None, error)
         else:
             self._end(run_id, status_of(error), name, None, error)
