@@ -54,6 +54,42 @@ class Place(NamedTuple):
     def root(self) -> str:
         return str(self.server.root(self.document["id"]))
 
+    @property
+    def streamed(self) -> bool:
+        """Whether it was asked for as a stream; a refusal is recorded as none."""
+        path = self.interaction["request"]["path"]
+        return bool(self.interaction["stream"]) or "-stream" in path or ":stream" in path
+
+    @property
+    def question(self) -> Any:
+        """What to ask: sound where sound was recorded, for it decides what Google's answers are counted as."""
+        kinds = _sounds(self.interaction["request"].get("body")) if self.api == "gemini.generateContent" else set()
+        if not kinds:
+            return "hello"
+        from langchain_core.messages import HumanMessage
+
+        sounds = [{"type": kind.partition("/")[0], "base64": "AAAA", "mime_type": kind} for kind in sorted(kinds)]
+        return [HumanMessage([{"type": "text", "text": "hello"}, *sounds])]
+
+    def aim(self) -> None:
+        """Make the server answer with this call and no other."""
+        conversation = self.server.conv[self.document["id"]]
+        conversation.reset()
+        conversation.used.update(set(range(len(self.document["interactions"]))) - {self.index})
+
+    @property
+    def served(self) -> bool:
+        """Whether a client came for it."""
+        return self.index in self.server.conv[self.document["id"]].used
+
+
+def _sounds(value: Any) -> set[str]:
+    """The media types of sound and film anywhere in a recorded request."""
+    if isinstance(value, str):
+        return {value} if value.startswith(("audio/", "video/")) and len(value) < 40 else set()
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return set().union(*map(_sounds, inner)) if inner else set()
+
 
 @dataclass(frozen=True)
 class Integration:
@@ -72,8 +108,16 @@ def integrations_of(place: Place) -> list[Integration]:
     return [integration for integration in INTEGRATIONS if integration.asks(place)]
 
 
+# The ends of the paths that clients ask; a gateway's own and a compaction's are none of them.
+ENDS = {"openai.chat": "/chat/completions", "openai.responses": "/responses"}
+
+
 def _asks(api: str, *providers: str) -> Callable[[Place], bool]:
-    return lambda place: place.api == api and (not providers or place.provider in providers)
+    def asks(place: Place) -> bool:
+        path = place.interaction["request"]["path"].partition("?")[0]
+        return place.api == api and path.endswith(ENDS.get(api, "")) and (not providers or place.provider in providers)
+
+    return asks
 
 
 # ------------------------------------------------------------------------------------------------- OpenAI's words
@@ -86,7 +130,8 @@ def _openai(place: Place, **options: Any) -> dict[str, Any]:
 def _chat_openai(place: Place) -> Any:
     from langchain_openai import ChatOpenAI
 
-    return ChatOpenAI(**_openai(place, stream_usage=True))
+    # Without a word it sends newer models to the Responses API.
+    return ChatOpenAI(**_openai(place, stream_usage=True, use_responses_api=False))
 
 
 def _responses(place: Place) -> Any:
@@ -141,7 +186,7 @@ def _mistral(place: Place) -> Any:
 def _deepseek(place: Place) -> Any:
     from langchain_deepseek import ChatDeepSeek
 
-    return ChatDeepSeek(**_openai(place, use_responses_api=place.api == "openai.responses"))
+    return ChatDeepSeek(**_openai(place))
 
 
 def _xai(place: Place) -> Any:
@@ -186,12 +231,6 @@ def _chat_anthropic(place: Place) -> Any:
     return ChatAnthropic(
         model=place.model, base_url=place.root, api_key="none", max_retries=0, timeout=20, max_tokens=1000
     )
-
-
-def _text_anthropic(place: Place) -> Any:
-    from langchain_anthropic import AnthropicLLM
-
-    return AnthropicLLM(model=place.model, base_url=place.root, api_key="none", max_retries=0, timeout=20)
 
 
 def _google(place: Place) -> Any:
@@ -241,22 +280,21 @@ def _invoke_text(place: Place) -> Any:
 def _claude_on_bedrock(place: Place) -> Any:
     from langchain_aws import ChatAnthropicBedrock
 
-    return ChatAnthropicBedrock(
-        model=place.model, base_url=place.root, region_name=REGION, aws_access_key_id="none",
-        aws_secret_access_key="none", max_retries=0, max_tokens=1000,
-    )  # fmt: skip
+    class Here(ChatAnthropicBedrock):
+        """It has no parameter for the endpoint."""
+
+        @property
+        def _client_params(self) -> dict[str, Any]:
+            return {**super()._client_params, "base_url": place.root}
+
+    keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none"}
+    return Here(model=place.model, region_name=REGION, max_retries=0, max_tokens=1000, **keys)
 
 
 def _cohere(place: Place) -> Any:
     from langchain_cohere import ChatCohere
 
     return ChatCohere(model=place.model, base_url=place.root, cohere_api_key="none", timeout_seconds=20)
-
-
-def _text_cohere(place: Place) -> Any:
-    from langchain_cohere.llms import Cohere
-
-    return Cohere(model=place.model, base_url=place.root, cohere_api_key="none")
 
 
 def _ollama(place: Place) -> Any:
@@ -266,11 +304,15 @@ def _ollama(place: Place) -> Any:
 
 
 CHAT, RESPONSES, TEXT = "openai.chat", "openai.responses", "openai.completions"
-INVOKED_CHATS = ("anthropic", "meta", "mistral")
+INVOKED_CHATS = ("anthropic", "meta", "mistral")  # Nova speaks Converse only
 
 
 def _asks_to_invoke(*families: str) -> Callable[[Place], bool]:
     return lambda place: place.api == "bedrock.invoke" and _family(place.model) in families
+
+
+def _asks_a_text_model(place: Place) -> bool:
+    return place.api == "bedrock.invoke" and any(name in place.model for name in ("titan", "llama2", "mistral-7b"))
 
 
 INTEGRATIONS = (
@@ -281,16 +323,14 @@ INTEGRATIONS = (
     Integration("AzureChatOpenAI (responses)", "langchain_openai", _asks(RESPONSES, "azure"), _chat_azure),
     Integration("AzureOpenAI", "langchain_openai", _asks(TEXT, "azure"), _text_azure),
     Integration("ChatAnthropic", "langchain_anthropic", _asks("anthropic.messages"), _chat_anthropic),
-    Integration("AnthropicLLM", "langchain_anthropic", _asks("anthropic.complete"), _text_anthropic),
     Integration("ChatGoogleGenerativeAI", "langchain_google_genai", _asks("gemini.generateContent"), _google),
     Integration("ChatBedrockConverse", "langchain_aws", _asks("bedrock.converse"), _converse),
     Integration("ChatBedrock", "langchain_aws", _asks_to_invoke(*INVOKED_CHATS), _invoke),
     Integration("ChatAnthropicBedrock", "langchain_aws", _asks_to_invoke("anthropic"), _claude_on_bedrock),
-    Integration("BedrockLLM", "langchain_aws", _asks_to_invoke("amazon", "meta", "mistral"), _invoke_text),
+    Integration("BedrockLLM", "langchain_aws", _asks_a_text_model, _invoke_text),
     Integration("ChatMistralAI", "langchain_mistralai", _asks(CHAT, "mistral"), _mistral),
     Integration("ChatGroq", "langchain_groq", _asks(CHAT, "groq"), _groq),
     Integration("ChatDeepSeek", "langchain_deepseek", _asks(CHAT, "deepseek"), _deepseek),
-    Integration("ChatDeepSeek (responses)", "langchain_deepseek", _asks(RESPONSES, "deepseek"), _deepseek),
     Integration("ChatXAI", "langchain_xai", _asks(CHAT, "xai"), _xai),
     Integration("ChatXAI (responses)", "langchain_xai", _asks(RESPONSES, "xai"), _xai),
     Integration("ChatOpenRouter", "langchain_openrouter", _asks(CHAT, "openrouter"), _openrouter),
@@ -298,6 +338,5 @@ INTEGRATIONS = (
     Integration("ChatTogether", "langchain_together", _asks(CHAT, "together"), _together),
     Integration("ChatCerebras", "langchain_cerebras", _asks(CHAT, "cerebras"), _cerebras),
     Integration("ChatCohere", "langchain_cohere", _asks("cohere.chat"), _cohere),
-    Integration("Cohere", "langchain_cohere", _asks("cohere.generate"), _text_cohere),
     Integration("ChatOllama", "langchain_ollama", _asks("ollama.chat"), _ollama),
 )

@@ -39,26 +39,26 @@ def client(server: Any, document: Mapping[str, Any], index: int) -> Any:
     return ChatOpenAI(use_responses_api=interaction["api"] == "openai.responses", stream_usage=True, **options)
 
 
-def ask(model: Any, stream: bool, config: Any) -> Exception | None:
+def ask(model: Any, stream: bool, config: Any, question: Any = "hello") -> Exception | None:
     """One call; what the client made of an error, or of an answer that it cannot read."""
     try:
         if stream:
-            for _ in model.stream("hello", config):
+            for _ in model.stream(question, config):
                 pass
         else:
-            model.invoke("hello", config)
+            model.invoke(question, config)
     except Exception as error:
         return error
     return None
 
 
-async def aask(model: Any, stream: bool, config: Any) -> Exception | None:
+async def aask(model: Any, stream: bool, config: Any, question: Any = "hello") -> Exception | None:
     try:
         if stream:
-            async for _ in model.astream("hello", config):
+            async for _ in model.astream(question, config):
                 pass
         else:
-            await model.ainvoke("hello", config)
+            await model.ainvoke(question, config)
     except Exception as error:
         return error
     return None

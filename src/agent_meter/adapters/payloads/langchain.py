@@ -66,6 +66,8 @@ def _read(kept: Fields, about: Fields, output: Fields, provider: str) -> Reading
     get = about.get
     raw = (output.get("token_usage") or output.get("usage")) if output else None
     raw = raw or get("token_usage") or get("usage")
+    if not raw and provider == "cohere" and (counted := get("token_count")) and "total_tokens" not in counted:
+        raw = {"tokens": counted}  # with a total it is what a stream is billed for, and not what it used
     if not raw and (get("eval_count") is not None or get("prompt_eval_count") is not None):
         raw = about  # Ollama's own counts
     word = get("service_tier")
@@ -79,7 +81,7 @@ def _read(kept: Fields, about: Fields, output: Fields, provider: str) -> Reading
         if passes:
             usage = beside(usage, passes)
         if kept and not _says_all(r, usage, kept):
-            usage = _both(usage, kept, provider)
+            usage = _both(usage, r, kept, provider)
     if usage is None:
         usage = _metadata_usage(kept, provider)
     more = _around(usage, about, where)
@@ -131,13 +133,15 @@ def _around(usage: TokenUsage, about: Fields, where: Mapping[str, str]) -> dict[
     return more
 
 
-def _both(theirs: TokenUsage, kept: Fields, provider: str) -> TokenUsage:
-    """The raw usage and `usage_metadata` of one call as one."""
+def _both(theirs: TokenUsage, raw: Fields, kept: Fields, provider: str) -> TokenUsage:
+    """The raw usage and `usage_metadata` of one call as one; where the latter copies the former, they agree."""
     ours = _metadata_usage(kept, provider)
     if ours.missing == UNKNOWN.missing:
         return theirs
+    said = (kept.get("input_tokens"), kept.get("output_tokens"))
     found = (theirs.input_tokens, theirs.output_tokens)
-    if found not in ((kept.get("input_tokens"), kept.get("output_tokens")), (ours.input_tokens, ours.output_tokens)):
+    copied = said == (raw.get("prompt_tokens"), raw.get("completion_tokens"))
+    if not copied and found not in (said, (ours.input_tokens, ours.output_tokens)):
         about = theirs.context or ours.context
         return replace(ours, units=theirs.units, context=about, reported_pico=theirs.reported_pico)
     parts = {name: max(getattr(ours, name), getattr(theirs, name)) for name in PARTS}

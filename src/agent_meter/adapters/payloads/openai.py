@@ -187,8 +187,10 @@ def inclusive(
                 prompt, completion = prompt + inside, completion + outside
                 break
         else:
-            # In no class at all: Gemini hides its thinking so, behind OpenAI's words.
-            missing = ("reasoning_tokens",)
+            if provider in AUDIO_OUTSIDE:  # where the parts were not passed on
+                prompt, audio = prompt + rest, audio + rest
+            else:  # in no class at all: Gemini hides its thinking so, behind OpenAI's words
+                missing = ("reasoning_tokens",)
     return TokenUsage(
         prompt, completion, read, write, hour, reasoning, audio, spoken, image, drawn, units, missing, about, cost
     )
