@@ -1,10 +1,14 @@
-"""Real clients of a loopback provider, as the tests use them."""
+"""Real clients of a loopback provider, and a model that says what it is told to, as the tests use them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from langchain_anthropic import ChatAnthropic
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
 
 from agent_meter.testing import LoopbackProvider
@@ -18,3 +22,30 @@ def openai(provider: LoopbackProvider, **options: Any) -> ChatOpenAI:
 def anthropic(provider: LoopbackProvider, **options: Any) -> ChatAnthropic:
     defaults = {"model": "claude-sonnet-4-6", "api_key": "none", "max_retries": 0, "timeout": 20, "max_tokens": 1000}
     return ChatAnthropic(base_url=provider.anthropic_base_url, **{**defaults, **options})
+
+
+def usage(prompt: int, completion: int, **more: Any) -> Any:
+    return {"input_tokens": prompt, "output_tokens": completion, "total_tokens": prompt + completion, **more}
+
+
+class Scripted(BaseChatModel):
+    """Says what its script says, message by message, or chunk by chunk."""
+
+    message: Any = None
+    chunks: list[Any] = []
+    about: dict[str, Any] = {}
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def _get_ls_params(self, stop: Any = None, **kwargs: Any) -> Any:
+        return {"ls_provider": "openai", "ls_model_name": "gpt-4o", "ls_model_type": "chat"}
+
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
+        message = self.message.model_copy(deep=True)
+        return ChatResult(generations=[ChatGeneration(message=message)], llm_output=dict(self.about))
+
+    def _stream(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Iterator[Any]:
+        for usage in self.chunks:
+            yield ChatGenerationChunk(message=AIMessageChunk("word ", usage_metadata=usage))

@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage
 from langchain_core.prompt_values import StringPromptValue
 from langchain_core.rate_limiters import BaseRateLimiter, InMemoryRateLimiter
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
-from tests.adapters.langchain.clients import anthropic, openai
+from tests.adapters.langchain.clients import Scripted, anthropic, openai
+from tests.adapters.langchain.clients import usage as _usage
 
 from agent_meter import Kind, Meter, Status
 from agent_meter.adapters.langchain import MeterCallback
@@ -211,8 +214,6 @@ def test_an_answer_that_breaks_off_may_have_been_paid_for(loopback: Loopback, me
 
 def test_usage_that_came_before_the_end_is_a_lower_bound(meter: Meter) -> None:
     """As servers with running totals send it; what was counted by the provider is never lowered."""
-    from tests.adapters.langchain.test_traps import Scripted, _usage
-
     chunks = [_usage(500, 90), _usage(500, 91), _usage(500, 92)]
     stream: Any = Scripted(chunks=chunks).stream("hello", {"callbacks": [MeterCallback(meter)]})
 
@@ -377,6 +378,27 @@ async def test_agenerate_that_fails_midway_loses_nothing(loopback: Loopback, met
         (Status.OK, 1100),
         (Status.OK, 1100),
     ]
+
+
+def test_a_generate_that_another_handler_breaks_leaves_nothing_behind(meter: Meter) -> None:
+    class Breaking(BaseCallbackHandler):
+        raise_error = True
+        heard = 0
+
+        def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+            self.heard += 1
+            if self.heard == 2:
+                raise RuntimeError("no")
+
+    model, handler = Scripted(message=AIMessage("x")), MeterCallback(meter)
+    with pytest.raises(RuntimeError):
+        model.generate_prompt(_prompts("a", "b", "c"), callbacks=[handler, Breaking()])
+    gc.collect()
+    model.invoke("next", {"callbacks": [handler]})
+
+    assert [record.status for record in meter.history()] == [Status.ABANDONED, Status.ABANDONED, Status.OK]
+    flights = handler._flights
+    assert (len(flights), len(flights.streaming), len(flights._batches)) == (0, 0, 0)
 
 
 # ------------------------------------------------------------------------------------------------------- tools

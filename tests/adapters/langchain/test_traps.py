@@ -12,12 +12,12 @@ from uuid import uuid4
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, Generation
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
-from tests.adapters.langchain.clients import anthropic, openai
+from tests.adapters.langchain.clients import Scripted, anthropic, openai
+from tests.adapters.langchain.clients import usage as _usage
 
 from agent_meter import Meter, Status
 from agent_meter.adapters.langchain import MeterCallback
@@ -191,37 +191,10 @@ def test_an_end_after_all_corrects_what_was_given_up(meter: Meter) -> None:
 # -------------------------------------------------------------------------------------- running totals, tiers
 
 
-def _usage(prompt: int, completion: int, **more: Any) -> Any:
-    return {"input_tokens": prompt, "output_tokens": completion, "total_tokens": prompt + completion, **more}
-
-
 def _result(message: AIMessage) -> Any:
     from langchain_core.outputs import LLMResult
 
     return LLMResult(generations=[[ChatGeneration(message=message)]])
-
-
-class Scripted(BaseChatModel):
-    """Says what its script says, message by message, or chunk by chunk."""
-
-    message: Any = None
-    chunks: list[Any] = []
-    about: dict[str, Any] = {}
-
-    @property
-    def _llm_type(self) -> str:
-        return "scripted"
-
-    def _get_ls_params(self, stop: Any = None, **kwargs: Any) -> Any:
-        return {"ls_provider": "openai", "ls_model_name": "gpt-4o", "ls_model_type": "chat"}
-
-    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
-        message = self.message.model_copy(deep=True)
-        return ChatResult(generations=[ChatGeneration(message=message)], llm_output=dict(self.about))
-
-    def _stream(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Iterator[Any]:
-        for usage in self.chunks:
-            yield ChatGenerationChunk(message=AIMessageChunk("word ", usage_metadata=usage))
 
 
 @pytest.mark.parametrize(

@@ -157,8 +157,13 @@ class Flights:
         """Remove and return it; None for a second end."""
         flight = self._by_run.pop(run_id.int, None)
         if flight is not None:
-            self.streaming.pop(flight.identity, None)
+            self._forget(flight)
         return flight
+
+    def _forget(self, flight: Flight) -> None:
+        self.streaming.pop(flight.identity, None)
+        if flight.batch is not None:  # where one prompt ends, all have been started
+            self.whole(flight.batch)
 
     def batch(self, flight: Flight, params: Any, size: int) -> None:
         """Note that `flight` is one of `size` prompts: LangChain hands the same `params` to the start of each."""
@@ -218,7 +223,7 @@ class Flights:
         if flight is None or flight.owner is not owner:
             return
         del self._by_run[owner.key]
-        self.streaming.pop(flight.identity, None)
+        self._forget(flight)
         if not flight.own or flight.call.done:
             return
         self.lost.append(flight)
@@ -246,7 +251,7 @@ class Flights:
             flight = self._by_run.get(key)
             if flight is not None and flight.call.done:
                 self._by_run.pop(key, None)
-                self.streaming.pop(flight.identity, None)
+                self._forget(flight)
         self._sweep_at = max(SWEEP_AT, 2 * len(self._by_run))
 
 
