@@ -301,3 +301,20 @@ async def test_an_async_generator_that_is_finished_in_another_task_leaves_nothin
     assert elsewhere["user"] == "u"
     assert here.user == "u"
     assert whose(called(meter)) == {}
+
+
+async def test_a_generator_that_is_finished_in_a_copy_of_its_context_leaves_nothing_in_the_original(
+    meter: Meter,
+) -> None:
+    """As event loops do with an async generator that nobody finished."""
+
+    async def agent() -> AsyncIterator[None]:
+        with meter.scope(agent="generator"):
+            yield
+            yield
+
+    items = agent()
+    await anext(items)
+    await asyncio.create_task(items.aclose())  # type: ignore[attr-defined]
+
+    assert whose(called(meter)) == {}
