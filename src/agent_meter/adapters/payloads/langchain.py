@@ -41,6 +41,10 @@ PARTS = TOKEN_CLASSES[2:]
 OVERLAPPING = frozenset({"openrouter"})
 
 
+# What `_around` looks for: the metadata of a plain answer has none of it.
+_BESIDE = frozenset({"serviceTier", "cost", "grounding_metadata", "num_search_queries", "search_context_size"})
+
+
 @lru_cache(256)
 def undouble(name: str) -> str:
     """A name that merging chunks has repeated, once: "gpt-xgpt-x" is "gpt-x"."""
@@ -84,9 +88,10 @@ def _read(kept: Fields, about: Fields, output: Fields, provider: str) -> Reading
             usage = _both(usage, r, kept, provider)
     if usage is None:
         usage = _metadata_usage(kept, provider)
-    more = _around(usage, about, where)
-    if more:
-        usage = replace(usage, **more)
+    if (where and usage.context is not where) or not _BESIDE.isdisjoint(about):
+        more = _around(usage, about, where)
+        if more:
+            usage = replace(usage, **more)
     name = get("model_name") or output.get("model_name") or get("model") or output.get("model") or get("model_id")
     return Reading(
         usage,
@@ -178,7 +183,8 @@ def _metadata_usage(kept: Fields, provider: str) -> TokenUsage:
 
 def _parts(detail: object) -> tuple[Mapping[str, int], str | None]:
     """The counts among the details, and the service tier that their keys are named after."""
-    if not isinstance(detail, Mapping):
+    # A dict first: to ask whether it is a Mapping goes through the abstract base class.
+    if type(detail) is not dict and not isinstance(detail, Mapping):
         return EMPTY, None
     parts: dict[str, int] = {}
     seen: str | None = None
