@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,16 +60,21 @@ def test_a_metered_run_of_an_own_loop_loads_no_framework() -> None:
 TIMER = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
 
 
-def _seconds(module: str) -> float:
-    run = subprocess.run([sys.executable, "-c", TIMER.format(module)], capture_output=True, text=True, check=True)
+def _seconds(module: str, environment: dict[str, str]) -> float:
+    run = subprocess.run(
+        [sys.executable, "-c", TIMER.format(module)], capture_output=True, text=True, check=True, env=environment
+    )
     return float(run.stdout)
 
 
-def test_it_is_imported_in_at_most_two_and_a_half_times_the_time_of_pluggy() -> None:
+def test_it_is_imported_in_at_most_two_and_a_half_times_the_time_of_pluggy(tmp_path: Path) -> None:
+    # With bytecode, as it is once installed: pluggy's was compiled when it was.
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     best = {"pluggy": float("inf"), "agent_meter": float("inf")}
     for attempt in range(40):
         for module in best:
-            best[module] = min(best[module], _seconds(module))
+            best[module] = min(best[module], _seconds(module, environment))
         if attempt >= 4 and best["agent_meter"] <= 2.5 * best["pluggy"]:
             break
 
