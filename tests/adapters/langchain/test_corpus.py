@@ -115,6 +115,8 @@ def test_a_compaction_is_a_record_of_its_own_and_leaves_the_messages_usage_alone
     message, compaction = _record(place, 0, replay, corpus)
 
     assert (message.input_tokens, message.output_tokens) == (162, 11)
+    assert message.usage is not None
+    assert (message.usage.units, message.cost.missing) == ({}, ())
     assert (compaction.input_tokens, compaction.output_tokens) == (99_195, 81)
     assert compaction.model == message.model
     assert compaction.notes == (f"compaction pass, billed beside the answer of {message.id}",)

@@ -286,6 +286,7 @@ async def test_a_limiter_may_deny_as_well(loopback: Loopback) -> None:
         await model.ainvoke("hello", config)
 
     assert (settled(meter), denied(meter), meter.usage.requests) == (True, 2, 0)
+    assert {(r.estimated, r.notes) for r in meter.history(include_denied=True)} == {(False, ())}
 
 
 def test_the_exception_travels_to_another_process() -> None:

@@ -167,6 +167,22 @@ def test_what_a_framework_says_may_be_anything(event: str) -> None:
     assert set(meter.health()["failures"]) <= {"langchain"}
 
 
+def test_a_chunk_that_cannot_be_read_is_counted_and_the_stream_goes_on() -> None:
+    class Odd:
+        @property
+        def message(self) -> Any:
+            raise RuntimeError("not yet")
+
+    meter, run = Meter(), uuid4()
+    handler = MeterCallback(meter)
+    handler.on_chat_model_start({}, [[]], run_id=run)
+    handler.on_llm_new_token("", chunk=Odd(), run_id=run)
+    handler.on_llm_error(ValueError(), run_id=run)
+
+    assert meter.health()["failures"] == {"langchain": {"on_llm_new_token": 1}}
+    assert meter.health()["open_calls"] == 0
+
+
 def test_a_strict_meter_lets_failures_through(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     meter = Meter([Broken()], strict=True)
     with pytest.raises(RuntimeError, match="tag"):

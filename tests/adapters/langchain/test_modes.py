@@ -116,6 +116,9 @@ async def test_every_mode_is_counted_as_the_provider_counts(
     for record in meter.history():
         assert (record.status, record.streamed, record.estimated) == (Status.OK, streams, False)
         assert (record.response_model, record.attempt) == (record.request_model, 1)
+        # The provider's own, where LangChain hands it on; never LangChain's stand-in for it.
+        assert record.response_id is None or record.response_id.startswith(("chatcmpl-", "resp_", "msg_"))
+        assert streams or record.response_id is not None
         if streams:
             assert record.time_to_first_token is not None
             assert 0 < record.time_to_first_token <= record.duration

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from langchain_core.caches import InMemoryCache
@@ -173,6 +173,20 @@ def test_a_run_id_may_be_used_again_after_its_run_was_given_up(loopback: Loopbac
 
     assert [record.status for record in meter.history()] == [Status.ABANDONED, Status.OK]
     assert meter.usage.total_tokens == 1100
+
+
+def test_a_run_outlives_an_equal_run_id_that_is_collected(meter: Meter) -> None:
+    """The id was used before, by a run without an end; the program made it twice."""
+    handler = MeterCallback(meter)
+    first, second = UUID(int=7), UUID(int=7)
+    handler.on_chat_model_start({}, [[]], run_id=first, metadata={"ls_model_name": "gpt-4o"})
+    meter.expire(older_than=-1)
+    handler.on_chat_model_start({}, [[]], run_id=second, metadata={"ls_model_name": "gpt-4o"})
+
+    del first
+    handler.on_llm_end(_result(AIMessage("x", usage_metadata=_usage(10, 5))), run_id=second)
+
+    assert [(r.status, r.total_tokens) for r in meter.history()] == [(Status.ABANDONED, 0), (Status.OK, 15)]
 
 
 def test_an_end_after_all_corrects_what_was_given_up(meter: Meter) -> None:
