@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from operator import attrgetter
 
@@ -178,12 +178,15 @@ class Totals:
             share.asked += 1
             share.merge(turn)
             return
-        counts = list(turn.counts())
-        for position, name in enumerate(record.tools):
-            share = self._share(name)
+        common = [(name, *divmod(count, number)) for name, count in zip(_COMMON, _common(turn), strict=True) if count]
+        rare = [(name, *divmod(count, number)) for name, count in (turn._rare or {}).items()]
+        for position, tool in enumerate(record.tools):
+            share = self._share(tool)
             share.asked += 1
-            for counter, count in counts:
-                share.count(counter, count // number + (position < count % number))
+            for name, part, rest in common:
+                setattr(share, name, getattr(share, name) + part + (position < rest))
+            for name, part, rest in rare:
+                share._more(name, part + (position < rest))
 
     def _share(self, tool: str) -> Share:
         turns = self.turns
@@ -204,13 +207,6 @@ class Totals:
         if tool not in ran and len(ran) >= MAX_TOOLS:
             tool = OTHER
         ran[tool] = ran.get(tool, 0) + calls
-
-    def count(self, counter: str, count: int) -> None:
-        """Add to one of `COUNTERS`."""
-        if counter in _RARE:
-            self._more(counter, count)
-        else:
-            setattr(self, counter, getattr(self, counter) + count)
 
     def merge(self, other: Totals, sign: int = 1) -> None:
         if sign == 1 and not any(_common(self)):
@@ -243,11 +239,6 @@ class Totals:
             self.units = _add_units(self.units, other.units, sign)
 
     # -------------------------------------------------------------------------------------------- reading
-
-    def counts(self) -> Iterator[tuple[str, int]]:
-        """Every counter that is not zero, with its name."""
-        yield from ((name, count) for name, count in zip(_COMMON, _common(self), strict=True) if count)
-        yield from ((name, count) for name, count in (self._rare or {}).items() if count)
 
     def copy(self) -> Totals:
         twin = Totals()
