@@ -105,7 +105,18 @@ class Accounts:
 
     @hookimpl(tryfirst=True)
     def meter_record(self, record: Record) -> None:
-        self._change(self._count, record)
+        # `_change(self._count, record)`, written out for the path.
+        with self._lock:
+            if self._busy:
+                self._late.append((self._count, record))
+                return
+            self._busy = True
+            try:
+                self._count(record)
+                if self._late:
+                    self._catch_up()
+            finally:
+                self._busy = False
 
     def _change(self, change: Callable[[Any], None], noun: Any) -> None:
         with self._lock:
@@ -115,11 +126,14 @@ class Accounts:
             self._busy = True
             try:
                 change(noun)
-                while self._late:
-                    late, about = self._late.pop(0)
-                    late(about)
+                self._catch_up()
             finally:
                 self._busy = False
+
+    def _catch_up(self) -> None:
+        while self._late:
+            late, about = self._late.pop(0)
+            late(about)
 
     def _read(self, read: Callable[[], T]) -> T:
         """An answer with everything in it; or, to a handler that interrupts the counting, without the latest."""

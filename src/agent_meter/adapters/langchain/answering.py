@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
+import msgspec
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, GenerationChunk, LLMResult
 
@@ -33,7 +34,7 @@ SUBTRACTING = frozenset(("google_genai", "google_vertexai", "perplexity"))
 OWN_ID = "lc_run--"  # LangChain's stand-in for a message without an id of its provider
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What `Meter.close` is told. `passes` are billed beside it, and become records of their own."""
 
     usage: TokenUsage | None = None
@@ -91,7 +92,7 @@ def read(flight: Flight, result: LLMResult, *, cut: bool = False) -> Answer:
     identity = reading.response_id or message.id
     if identity is not None and identity.startswith(OWN_ID):
         identity = None
-    tools = tuple(_tool_names(choices))
+    tools = () if len(choices) == 1 and not _asks_for_tools(message) else tuple(_tool_names(choices))
     return Answer(usage, reading.response_model, identity, tools, cached, notes, reading.passes, without_usage=silent)
 
 
@@ -185,10 +186,14 @@ def _not_running_totals(usages: Sequence[Mapping[str, Any]], kept: Mapping[str, 
     return last
 
 
+def _asks_for_tools(message: Any) -> bool:
+    return isinstance(message, AIMessage) and bool(message.tool_calls or message.invalid_tool_calls)
+
+
 def _tool_names(choices: Sequence[Any]) -> list[str]:
     names: list[str] = []
     for choice in choices:
         message = choice.message
-        if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
+        if _asks_for_tools(message):
             names += [call["name"] or "" for call in (*message.tool_calls, *message.invalid_tool_calls)]
     return names

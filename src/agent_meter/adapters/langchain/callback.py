@@ -89,7 +89,7 @@ class MeterCallback(RunEvents):
         attribute(call, known, parent)
         if self.meter.wants_content:
             call.content = asked
-        flight = Flight(run_id, call, parent, known, tags)
+        flight = Flight.of(run_id, call, parent, known, tags)
         call.attempt = flight.attempt
         flight.provider = model.provider
         flight.messages = asked

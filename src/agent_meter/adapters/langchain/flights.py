@@ -19,6 +19,8 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from ...meter import Meter
 from ...records import ABANDONED, DENIED, ERROR, LLM, TOOL, Call, Status
 
@@ -43,36 +45,34 @@ class Batch:
         self.flights: list[Flight] = []
 
 
-class Flight:
+class Flight(msgspec.Struct, eq=False):
     """One open LangChain run. A chain that is neither a run nor a step of ours flies with its parent's call."""
 
-    __slots__ = (
-        "above",
-        "attempt",
-        "batch",
-        "call",
-        "chunk",
-        "chunks",
-        "graph",
-        "handed",
-        "identity",
-        "key",
-        "made_with",
-        "messages",
-        "name",
-        "overruled",
-        "own",
-        "owner",
-        "params",
-        "provider",
-        "silent",
-        "usages",
-    )
+    key: int
+    identity: int
+    call: Call
+    own: bool = True
+    name: str = ""
+    # The agent's name in the metadata: here, on the run around, and where a graph's own name has taken its place.
+    handed: str = ""
+    above: str = ""
+    overruled: str = ""
+    attempt: int = 1
+    graph: bool = False
+    owner: _Owner | None = None
+    batch: Batch | None = None
+    provider: str = ""
+    messages: Any = None  # what was asked, and with which parameters: for an estimate
+    params: Any = None
+    made_with: Any = None  # the model's constructor arguments
+    silent: bool = True  # no token has come yet
+    chunks: int = 0
+    chunk: Any = None  # the last one, to know it again
+    usages: list[Any] | None = None  # the usage on each chunk that had one
 
-    overruled: str
-
-    def __init__(
-        self,
+    @classmethod
+    def of(
+        cls,
         run_id: UUID,
         call: Call,
         parent: Flight | None = None,
@@ -81,27 +81,12 @@ class Flight:
         name: str = "",
         *,
         own: bool = True,
-    ) -> None:
-        self.key = run_id.int
-        self.identity = id(run_id)
-        self.owner: _Owner | None = None
-        self.call = call
-        self.own = own
-        self.name = name
-        self.graph = False
-        # The agent's name in the metadata: here, on the run around, and where a graph's own name has taken its place.
-        self.handed: str = (metadata.get("lc_agent_name") if metadata else None) or ""
-        self.above, self.overruled = ("", "") if parent is None else (parent.handed, parent.overruled)
-        self.attempt = _attempt(tags, parent)
-        self.batch: Batch | None = None
-        self.provider = ""
-        self.messages: Any = None  # what was asked, and with which parameters: for an estimate
-        self.params: Any = None
-        self.made_with: Any = None  # the model's constructor arguments
-        self.silent = True  # no token has come yet
-        self.chunks = 0
-        self.chunk: Any = None  # the last one, to know it again
-        self.usages: list[Any] | None = None  # the usage on each chunk that had one
+    ) -> Flight:
+        handed = (metadata.get("lc_agent_name") if metadata else None) or ""
+        if parent is None:
+            return cls(run_id.int, id(run_id), call, own, name, handed, "", "", _attempt(tags, None) if tags else 1)
+        attempt = _attempt(tags, parent)
+        return cls(run_id.int, id(run_id), call, own, name, handed, parent.handed, parent.overruled, attempt)
 
 
 def _attempt(tags: Sequence[str] | None, parent: Flight | None) -> int:

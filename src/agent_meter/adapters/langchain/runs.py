@@ -44,7 +44,7 @@ class RunEvents(Fenced):
         call.params = inputs if inputs is not None else {"input": input_str} if input_str else EMPTY
         call.call_id = str(kwargs.get("tool_call_id") or "")
         self.meter.open(call)
-        self._flights.add(Flight(run_id, call, parent, metadata), run_id)
+        self._flights.add(Flight.of(run_id, call, parent, metadata), run_id)
 
     @fenced
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -91,7 +91,7 @@ class RunEvents(Fenced):
         elif node:
             kind = STEP
         else:
-            flights.add(Flight(run_id, parent.call, parent, known, tags, name, own=False), run_id)
+            flights.add(Flight.of(run_id, parent.call, parent, known, tags, name, own=False), run_id)
             return
         call = Call(kind, name, parent=parent.call if parent else None, framework=FRAMEWORK)
         attribute(call, known, parent)
@@ -100,7 +100,7 @@ class RunEvents(Fenced):
         if self.meter.wants_content and kind is RUN:
             call.content = inputs
         self.meter.open(call)
-        flights.add(Flight(run_id, call, parent, known, tags, name), run_id)
+        flights.add(Flight.of(run_id, call, parent, known, tags, name), run_id)
 
     def _is_graph(self, flight: Flight) -> None:
         """A chain turned out to be a graph, for a node of it begins: with a name it is an agent, and a run.
@@ -149,7 +149,7 @@ class RunEvents(Fenced):
         call = Call(STEP, str(name), parent=parent.call if parent else None, framework=FRAMEWORK)
         attribute(call, known, parent)
         self.meter.open(call)
-        self._flights.add(Flight(run_id, call, parent, known), run_id)
+        self._flights.add(Flight.of(run_id, call, parent, known), run_id)
 
     @fenced
     def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:

@@ -66,7 +66,7 @@ def from_langchain(
         return Reading()
 
 
-def _read(kept: Fields, about: Fields, output: Fields, provider: str) -> Reading:
+def _read(kept: Fields, about: Mapping[str, Any], output: Fields, provider: str) -> Reading:
     get = about.get
     raw = (output.get("token_usage") or output.get("usage")) if output else None
     raw = raw or get("token_usage") or get("usage")
