@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from . import core, imports, overhead, pricing
+from . import accuracy, core, imports, overhead, pricing
 
 
 def main() -> None:
-    for figures in (imports, core, pricing, overhead):
+    for figures in (imports, core, pricing, overhead, accuracy):
         figures.main()
 
 

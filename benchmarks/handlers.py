@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -43,6 +43,7 @@ class Counter(ABC):
     name = ""
     package = "langchain-core"
     reads = (*CLASSES, BESIDE)  # the classes that it has a counter for
+    prices = False
 
     @classmethod
     def installed(cls) -> bool:
@@ -63,6 +64,7 @@ class Counter(ABC):
 class Ours(Counter):
     name = "MeterCallback"
     package = "agent-meter"
+    prices = True
 
     def __init__(self) -> None:
         self.meter = Meter()
@@ -123,6 +125,7 @@ class LangChains(Counter):
 class OpenAIs(Counter):
     name = "OpenAICallbackHandler"
     package = "langchain-community"
+    prices = True
     reads = ("input_total", "output_total", "cache_read", "reasoning", BESIDE)
 
     @classmethod
@@ -259,12 +262,81 @@ class OpenInferences(Counter):
         return Said(counts)
 
 
+class TokenCopilots(Counter):
+    """It has no counters but the two sums."""
+
+    name = "TokenCoPilot"
+    package = "token-copilot"
+    prices = True
+    reads = ("input_total", "output_total")
+
+    @classmethod
+    def installed(cls) -> bool:
+        return find_spec("token_copilot") is not None
+
+    def callbacks(self) -> list[Any]:
+        from token_copilot import TokenCoPilot
+
+        self.handler = TokenCoPilot()
+        return [self.handler]
+
+    def said(self) -> Said | None:
+        entries = self.handler.tracker._entries
+        if not self.handler.tokens:
+            return None
+        counts = {
+            "input_total": sum(entry.input_tokens for entry in entries),
+            "output_total": sum(entry.output_tokens for entry in entries),
+        }
+        return Said(counts, usd=self.handler.cost)
+
+
+class Cendors(Counter):
+    name = "CendorCallbackHandler"
+    package = "cendor-core"
+    prices = True
+    reads = ("input_total", "output_total", "cache_read", "cache_write", "reasoning", BESIDE)
+
+    @classmethod
+    def installed(cls) -> bool:
+        return find_spec("cendor") is not None
+
+    def __init__(self) -> None:
+        from cendor.core import bus
+
+        self.heard: list[Any] = []
+        bus.subscribe(self.heard.append)
+
+    def callbacks(self) -> list[Any]:
+        from cendor.core.langchain import CendorCallbackHandler
+
+        self.heard.clear()
+        return [CendorCallbackHandler()]
+
+    def said(self) -> Said | None:
+        calls = [event for event in self.heard if getattr(event, "usage", None) is not None]
+        if not calls:
+            return None
+        names = {
+            "input_total": "input_tokens",
+            "output_total": "output_tokens",
+            "cache_read": "cached_tokens",
+            "cache_write": "cache_write",
+            "reasoning": "reasoning_tokens",
+        }
+        counts = {ours: sum(getattr(c.usage, word) for c in calls) for ours, word in names.items()}
+        costs = [call.cost for call in calls]
+        return Said(counts, usd=None if None in costs else sum(float(cost.amount) for cost in costs))
+
+
 COUNTERS: tuple[type[Counter], ...] = (Ours, LangChains, OpenAIs, Langfuses, OpenInferences)
+# Smaller libraries, which are compared by the scenarios alone.
+MORE: tuple[type[Counter], ...] = (TokenCopilots, Cendors)
 
 
-def installed() -> list[Counter]:
-    return [kind() for kind in COUNTERS if kind.installed()]
+def installed(kinds: Sequence[type[Counter]] = COUNTERS) -> list[Counter]:
+    return [kind() for kind in kinds if kind.installed()]
 
 
 def left_out() -> list[str]:
-    return [kind.package for kind in COUNTERS if not kind.installed()]
+    return [kind.package for kind in (*COUNTERS, *MORE) if not kind.installed()]

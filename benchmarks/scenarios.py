@@ -21,7 +21,7 @@ from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from agent_meter.adapters.langchain import MeteredEmbeddings
 from agent_meter.testing import LoopbackProvider, Reply, ToolCall
 
-from .handlers import Counter, Ours, Said, installed
+from .handlers import MORE, Counter, Ours, Said, installed
 from .writing import Page
 
 COUNTS: dict[str, Any] = {
@@ -34,6 +34,7 @@ REPLY = Reply("Twelve words of an answer that is long enough to be streamed.", *
 TRUTH = {"input_total": 1000, "cache_read": 600, "output_total": 500, "reasoning": 300}
 COST = 0.00675
 EMBEDDED = 1000
+WELL = ("exact", "flagged", "tokens exact, unpriced")
 USERS = 4
 
 
@@ -174,10 +175,12 @@ def verdict(scenario: Scenario, handler: Counter, said: Said | None) -> str:
         return _ours(scenario, handler, truth)
     if billed != truth:
         return f"silent: {billed['input_total']:,}/{billed['output_total']:,}"
-    if said.usd is None:
+    if not handler.prices:
         return "tokens exact, no money"
     if not scenario.priced:
-        return "tokens exact, $0 for unknown"
+        return "tokens exact, unpriced" if said.usd is None else f"tokens exact, ${said.usd:.5f} for unknown"
+    if said.usd is None:
+        return "tokens exact, unpriced"
     right = abs(said.usd - COST * scenario.calls) < 1e-9
     return "exact" if right else f"tokens exact, ${said.usd:.5f} for ${COST * scenario.calls:.5f}"
 
@@ -210,10 +213,12 @@ def _of_embeddings(said: Said | None) -> str:
 
 
 def report(page: Page, handlers: list[Counter]) -> None:
+    handlers = [*handlers, *installed(MORE)]
     page.title("Thirteen scenarios")
     page.say(
         "A scripted provider whose every answer used 1,000 tokens of input (600 cached) and 500 of output (300 of them "
-        "reasoning): $0.00675 with gpt-4o. Where a provider does not tell its count, only a flag is right."
+        "reasoning): $0.00675 with gpt-4o. Where a provider does not tell its count, only a flag is right. Of users, only "
+        "ours are judged; of the others the sums."
     )
     page.say()
     rows: list[list[object]] = []
@@ -225,9 +230,11 @@ def report(page: Page, handlers: list[Counter]) -> None:
                 scenario.run(provider, handler)
             cells.append(verdict(scenario, handler, handler.said()))
         rows.append([f"{scenario.name}: {scenario.what}", *cells])
+    page.say(", ".join(handler.title() for handler in handlers) + ".")
+    page.say()
     page.table(["scenario", *(handler.name for handler in handlers)], rows, 0)
     good = [
-        sum(str(row[column]) in ("exact", "flagged", "tokens exact, unpriced") for row in rows)
+        sum(str(row[column]) in (WELL if row[0].startswith("unknown") else WELL[:2]) for row in rows)
         for column in range(1, len(handlers) + 1)
     ]
     told = ", ".join(f"{handler.name} {count}" for handler, count in zip(handlers, good, strict=True))
