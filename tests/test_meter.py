@@ -777,7 +777,7 @@ def test_a_call_that_ends_in_a_finalizer_is_counted() -> None:
         nonlocal told
         if phase == "stop" and told < 500:
             told += 1
-            meter.record_usage(model="late", input_tokens=1, user=f"u{told}")
+            meter.record_usage(model="gpt-4o-mini", input_tokens=1, user=f"u{told}")
             meter.record_tool_call("late", True, 0.1, {})
 
     thresholds = gc.get_threshold()
@@ -785,7 +785,7 @@ def test_a_call_that_ends_in_a_finalizer_is_counted() -> None:
     gc.set_threshold(1)
     try:
         for number in range(500):
-            meter.record_usage(model="m", input_tokens=1, agent=f"a{number}", user=f"u{number}")
+            meter.record_usage(model="gpt-4o", input_tokens=1, agent=f"a{number}", user=f"u{number}")
             if number % 50 == 0:
                 meter.usage_by("user")
     finally:
@@ -794,7 +794,10 @@ def test_a_call_that_ends_in_a_finalizer_is_counted() -> None:
 
     assert told == 500
     assert meter.usage.requests == 1000
-    assert {model: usage.requests for model, usage in meter.usage_by("model").items()} == {"m": 500, "late": 500}
+    assert {model: usage.requests for model, usage in meter.usage_by("model").items()} == {
+        "gpt-4o": 500,
+        "gpt-4o-mini": 500,
+    }
     assert meter.usage.tool_usage == {"late": 500}
 
 
