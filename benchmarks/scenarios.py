@@ -217,8 +217,8 @@ def report(page: Page, handlers: list[Counter]) -> None:
     page.title("Thirteen scenarios")
     page.say(
         "A scripted provider whose every answer used 1,000 tokens of input (600 cached) and 500 of output (300 of them "
-        "reasoning): $0.00675 with gpt-4o. Where a provider does not tell its count, only a flag is right. Of users, only "
-        "ours are judged; of the others the sums."
+        "reasoning): $0.00675 with gpt-4o. Where a provider does not tell its count, only a flag is right. Of users, "
+        "only ours are judged; of the others the sums."
     )
     page.say()
     rows: list[list[object]] = []

@@ -23,7 +23,7 @@ ELSEWHERE = {"ChatOpenAI", "ChatOpenAI (responses)", "ChatAnthropic"}
 UNREAD = "it was sent and failed; whether it was answered, and billed, was not seen"
 # What a client told nothing of, and the record then says.
 TOLD = {
-    "ChatCohere": "langchain-cohere does not tell how much of the prompt was cached",
+    "ChatCohere": "langchain-cohere tells neither what was cached nor what is billed",
     "ChatMistralAI": "langchain-mistralai does not tell how much of a stream's prompt was cached",
     "ChatGoogleGenerativeAI": "langchain-google-genai does not tell tokens of sound and pictures apart",
 }

@@ -85,15 +85,15 @@ def _cohere(flight: Flight, usage: TokenUsage, choices: Choices) -> Finding:
     """langchain-cohere keeps no cache reads; of a stream it keeps what is billed, which is less than what was used."""
     if not usage.input_tokens and not usage.output_tokens:
         return usage, ()
-    if flight.chunks:
+    if flight.heard:
         note = "langchain-cohere tells of a stream only what is billed; the tokens are more"
         return _also_missing(usage, ("input_tokens", "output_tokens", CACHE, "reasoning_tokens"), note)
-    return _also_missing(usage, (CACHE,), "langchain-cohere does not tell how much of the prompt was cached")
+    return _also_missing(usage, (CACHE,), "langchain-cohere tells neither what was cached nor what is billed")
 
 
 def _mistral(flight: Flight, usage: TokenUsage, choices: Choices) -> Finding:
     """Of a stream, langchain-mistralai keeps three sums; of an answer in one piece, all that Mistral said."""
-    if not flight.chunks or not usage.input_tokens or usage.cache_read_tokens:
+    if not flight.heard or not usage.input_tokens or usage.cache_read_tokens:
         return usage, ()
     return _also_missing(usage, (CACHE,), "langchain-mistralai does not tell how much of a stream's prompt was cached")
 
