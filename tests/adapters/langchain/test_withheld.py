@@ -44,9 +44,9 @@ class Integration(BaseChatModel):
             yield ChatGenerationChunk(message=message)
 
 
-def invoked(provider: str, asked: Any = "hello", **about: Any) -> UsageRecord:
+def invoked(provider: str, asked: Any = "hello", kept: Any = USAGE, **about: Any) -> UsageRecord:
     meter = Meter(strict=True)
-    answer = AIMessage("Hi.", usage_metadata=USAGE, response_metadata=about)  # type: ignore[arg-type]
+    answer = AIMessage("Hi.", usage_metadata=kept, response_metadata=about)  # type: ignore[arg-type]
     Integration(provider=provider, answer=answer).invoke(asked, {"callbacks": [MeterCallback(meter)]})
     return meter.history()[0]
 
@@ -139,6 +139,25 @@ def test_what_mistrals_total_has_more_is_sound() -> None:
     record = streamed("mistral", {"input_tokens": 9, "output_tokens": 248, "total_tokens": 632})
 
     assert (record.input_tokens, record.usage and record.usage.input_audio_tokens) == (384, 375)
+
+
+# ------------------------------------------------------------------------------------------------ Bedrock
+
+
+def _cached_for(lives: str) -> list[HumanMessage]:
+    control = {"type": "ephemeral", "ttl": lives}
+    return [HumanMessage([{"type": "text", "text": "A long text.", "cache_control": control}])]
+
+
+@pytest.mark.parametrize("provider", ["amazon_bedrock", "anthropic-bedrock"])
+def test_bedrock_does_not_tell_which_cache_writes_live_for_an_hour(provider: str) -> None:
+    written = usage(100, 20, input_token_details={"cache_creation": 90})
+    told = usage(100, 20, input_token_details={"cache_creation": 0, "ephemeral_1h_input_tokens": 90})
+
+    assert invoked(provider, _cached_for("1h"), written).missing == ("cache_write_1h_tokens",)
+    assert invoked(provider, _cached_for("5m"), written).missing == ()
+    assert invoked(provider, _cached_for("1h")).missing == ()
+    assert invoked(provider, _cached_for("1h"), told).missing == ()
 
 
 # ----------------------------------------------------------------------------------------------- refusals

@@ -27,7 +27,7 @@ def as_asked(flight: Flight, usage: TokenUsage, kept: Mapping[str, Any]) -> tupl
     notes: list[str] = []
     details = kept.get("input_token_details") or {}
     if usage.cache_write_tokens and not any(key.startswith("ephemeral_") for key in details):
-        lives = set(_times_to_live((flight.messages, flight.params), 0))
+        lives = times_to_live((flight.messages, flight.params))
         if lives == {HOUR}:
             changes[HOUR_TOKENS] = usage.cache_write_tokens
             notes.append(AS_ASKED.format("the time to live of cache writes"))
@@ -39,6 +39,10 @@ def as_asked(flight: Flight, usage: TokenUsage, kept: Mapping[str, Any]) -> tupl
         changes["context"] = FrozenMap({**usage.context, **about})
         notes += [AS_ASKED.format(name) for name in about]
     return (msgspec.structs.replace(usage, **changes), tuple(notes)) if changes else (usage, ())
+
+
+def times_to_live(asked: Any) -> set[str]:
+    return set(_times_to_live(asked, 0))
 
 
 def _times_to_live(value: Any, depth: int) -> Iterator[str]:

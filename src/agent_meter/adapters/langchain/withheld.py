@@ -12,6 +12,7 @@ import msgspec
 
 from ...records import TokenUsage
 from .flights import Flight
+from .requested import HOUR, HOUR_TOKENS, times_to_live
 
 Choices = Sequence[Any]
 Finding = tuple[TokenUsage, tuple[str, ...]]
@@ -98,9 +99,25 @@ def _mistral(flight: Flight, usage: TokenUsage, choices: Choices) -> Finding:
     return _also_missing(usage, (CACHE,), "langchain-mistralai does not tell how much of a stream's prompt was cached")
 
 
+# -------------------------------------------------------------------------------------------------- Bedrock
+
+
+def _bedrock(flight: Flight, usage: TokenUsage, choices: Choices) -> Finding:
+    """langchain-aws keeps one sum of Claude's cache writes; those that live for an hour cost more."""
+    if not usage.cache_write_tokens or usage.cache_write_1h_tokens:
+        return usage, ()
+    kept = getattr(choices[0].message, "usage_metadata", None) or {}
+    told = any(key.startswith("ephemeral_") for key in kept.get("input_token_details") or ())
+    if told or HOUR not in times_to_live((flight.messages, flight.params)):
+        return usage, ()
+    return _also_missing(usage, (HOUR_TOKENS,), "langchain-aws does not tell how many cache writes live for an hour")
+
+
 KEEPING_BACK: Mapping[str, Callable[[Flight, TokenUsage, Choices], Finding]] = {
     "google_genai": _google,
     "google_vertexai": _google,
     "cohere": _cohere,
     "mistral": _mistral,
+    "amazon_bedrock": _bedrock,
+    "anthropic-bedrock": _bedrock,
 }
