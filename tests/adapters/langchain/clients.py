@@ -11,6 +11,8 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
 
+from agent_meter import Meter, TokenUsage
+from agent_meter.records import TOKEN_CLASSES
 from agent_meter.testing import LoopbackProvider
 
 
@@ -49,3 +51,13 @@ class Scripted(BaseChatModel):
     def _stream(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Iterator[Any]:
         for usage in self.chunks:
             yield ChatGenerationChunk(message=AIMessageChunk("word ", usage_metadata=usage))
+
+
+def counts(usage: TokenUsage | None) -> tuple[int, ...]:
+    return () if usage is None else tuple(getattr(usage, name) for name in TOKEN_CLASSES)
+
+
+def agrees(meter: Meter, provider: LoopbackProvider) -> bool:
+    """Record for record what the provider served, whatever the order in which the answers came."""
+    recorded = sorted(counts(record.usage) for record in meter.history())
+    return bool(recorded) and recorded == sorted(counts(usage) for usage in provider.truth)

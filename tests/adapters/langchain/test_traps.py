@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
@@ -25,19 +25,6 @@ from agent_meter.testing import LoopbackProvider, RecordingPlugin, Reply
 
 Loopback = Callable[..., LoopbackProvider]
 FULL = Reply("one two three", input_tokens=1000, output_tokens=100, cache_read_tokens=600, reasoning_tokens=40)
-
-
-@pytest.fixture
-def meter() -> Iterator[Meter]:
-    meter = Meter()
-    yield meter
-    assert meter.health()["failures"] == {}
-    assert meter.health()["open_calls"] == 0
-
-
-@pytest.fixture
-def config(meter: Meter) -> Any:
-    return {"callbacks": [MeterCallback(meter)]}
 
 
 # ------------------------------------------------------------------------------------------------- attachment
