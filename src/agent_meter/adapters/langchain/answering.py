@@ -67,8 +67,8 @@ def read(flight: Flight, result: LLMResult, *, cut: bool = False) -> Answer:
     if kept:
         if len(choices) > 1:
             kept = _of_choices(choices, kept)
-        if flight.usages is not None and len(flight.usages) > 1 and flight.provider not in SUBTRACTING:
-            kept = _not_running_totals(flight.usages, kept)
+        if flight.heard and flight.provider not in SUBTRACTING and not flight.said_once(kept):
+            kept = _not_running_totals(flight.usages(), kept)
     reading = from_langchain(kept, about, output, flight.provider)
     usage, notes = reading.own_usage, NO_NOTES
     if message.content.__class__ is list or message.additional_kwargs:
@@ -76,7 +76,7 @@ def read(flight: Flight, result: LLMResult, *, cut: bool = False) -> Answer:
         if not reading.passes:
             usage = with_unseen_passes(usage, choices)
             notes = (BILLED_BESIDE,) if BESIDE in usage.missing else NO_NOTES
-    if flight.chunks and kept and about.get("model_provider") == "anthropic":
+    if flight.heard and kept and about.get("model_provider") == "anthropic":
         usage, more = as_asked(flight, usage, kept)
         notes += more
     if flight.provider in KEEPING_BACK and not cached:
@@ -99,7 +99,7 @@ def read(flight: Flight, result: LLMResult, *, cut: bool = False) -> Answer:
 def failed(flight: Flight, error: BaseException, response: LLMResult | None) -> Answer:
     """What is known of a call that ended in an error."""
     # Where nothing was streamed, what LangChain calls the response describes the error.
-    if response is not None and flight.chunks and any(response.generations):
+    if response is not None and flight.heard and any(response.generations):
         return read(flight, response, cut=True)
     told = told_by(error)
     if told is not None:
@@ -148,7 +148,7 @@ def _is_hit(
     info = first.generation_info
     if info and info.get(HIT):
         return True
-    if flight.chunks:
+    if flight.heard:
         return False
     identity = first.message.id
     if kept and kept.get("total_cost") == 0 and "total_cost" in kept:

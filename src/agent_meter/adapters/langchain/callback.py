@@ -105,7 +105,6 @@ class MeterCallback(RunEvents):
                 flights.denied(flight.batch)
             raise
         flights.add(flight, run_id)
-        self._streaming[flight.identity] = flight
 
     def on_llm_new_token(
         self,
@@ -119,41 +118,36 @@ class MeterCallback(RunEvents):
     ) -> None:
         # Called for every token: nothing here may cost more than a look-up. Named parameters that nobody reads are
         # cheaper than a dictionary of them.
+        hear = self._streaming.get(id(run_id))
+        if hear is not None:
+            hear(chunk)
+            return
         try:
-            flight = self._streaming.get(id(run_id)) or self._flights.find(run_id)
-            if flight is None:
-                return
-            if chunk is flight.chunk and chunk is not None:  # the same handler, attached twice
-                return
-            flight.chunk = chunk
-            flight.chunks += 1
-            if flight.silent or chunk.message.usage_metadata is not None:
-                self._heard(flight, token, chunk)
-        except AttributeError:
-            pass  # a text model's chunk has no message
+            self._first_token(token, chunk, run_id)
         except Exception as error:
             self._caught("on_llm_new_token", error)
 
-    def _heard(self, flight: Flight, token: Any, chunk: Any) -> None:
-        message = getattr(chunk, "message", None)
+    def _first_token(self, token: Any, chunk: Any, run_id: UUID) -> None:
+        flight = self._flights.find(run_id)
+        if flight is None:
+            return
+        flight.heard.append(chunk)
         flight.call.streamed = True
-        if flight.silent and (token or getattr(message, "tool_call_chunks", None)):
-            flight.silent = False
+        if token or getattr(getattr(chunk, "message", None), "tool_call_chunks", None):
+            self._begun(flight)
+            self._streaming[flight.identity] = flight.heard.append
+
+    def _begun(self, flight: Flight) -> None:
+        if flight.call.first_token_at is None:
             flight.call.first_token_at = self._clock()
-        usage = getattr(message, "usage_metadata", None)
-        if usage is not None:
-            if flight.usages is None:
-                flight.usages = []
-            flight.usages.append(usage)
 
     @fenced
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         flight = self._flights.find(run_id)
         if flight is not None:
             flight.call.streamed = True
-            if flight.silent and event.get("event") == "content-block-delta":
-                flight.silent = False
-                flight.call.first_token_at = self._clock()
+            if event.get("event") == "content-block-delta":
+                self._begun(flight)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         try:

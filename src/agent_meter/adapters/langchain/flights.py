@@ -14,7 +14,7 @@ import asyncio
 import threading
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -65,10 +65,7 @@ class Flight(msgspec.Struct, eq=False):
     messages: Any = None  # what was asked, and with which parameters: for an estimate
     params: Any = None
     made_with: Any = None  # the model's constructor arguments
-    silent: bool = True  # no token has come yet
-    chunks: int = 0
-    chunk: Any = None  # the last one, to know it again
-    usages: list[Any] | None = None  # the usage on each chunk that had one
+    heard: list[Any] = []  # the chunks as they came (LangChain keeps them too): looked at when the answer is whole
 
     @classmethod
     def of(
@@ -87,6 +84,27 @@ class Flight(msgspec.Struct, eq=False):
             return cls(run_id.int, id(run_id), call, own, name, handed, "", "", _attempt(tags, None) if tags else 1)
         attempt = _attempt(tags, parent)
         return cls(run_id.int, id(run_id), call, own, name, handed, parent.handed, parent.overruled, attempt)
+
+    def said_once(self, kept: Mapping[str, Any]) -> bool:
+        """Whether the last chunk with a usage has all that LangChain's sum of them has: no other one had any."""
+        for chunk in reversed(self.heard):
+            usage = _usage_on(chunk)
+            if usage is not None:
+                return all(usage.get(name) == kept.get(name) for name in ("input_tokens", "output_tokens"))
+        return True
+
+    def usages(self) -> list[Any]:
+        """The usage on each chunk that had one. A handler that is attached twice hears each chunk twice."""
+        found, last = [], None
+        for chunk in self.heard:
+            if chunk is not last and (usage := _usage_on(chunk)) is not None:
+                found.append(usage)
+            last = chunk
+        return found
+
+
+def _usage_on(chunk: Any) -> Any:
+    return getattr(getattr(chunk, "message", None), "usage_metadata", None)
 
 
 def _attempt(tags: Sequence[str] | None, parent: Flight | None) -> int:
@@ -113,8 +131,9 @@ class Flights:
         # By `UUID.int`: a UUID's own hash and comparison are computed in Python.
         self._by_run: dict[int, Flight] = {}
         self._sweep_at = SWEEP_AT
-        # By identity of the run id object, which LangChain hands out unchanged with every token.
-        self.streaming: dict[int, Flight] = {}
+        # What takes the chunks of a stream whose first token has come, by identity of the run id object, which
+        # LangChain hands out unchanged with every token.
+        self.streaming: dict[int, Callable[[Any], None]] = {}
         self._batches: dict[int, Batch] = {}
         self.lost: deque[Flight] = deque()
         self._warned: set[Any] = set()
