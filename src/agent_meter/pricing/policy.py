@@ -25,7 +25,7 @@ class OnUnpriced:
         self.mode = mode
         self._assumed: Rates | None = None
         self._warned: set[tuple[str, str]] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         word, colon, rate = mode.partition(":")
         if word == "assume" and colon:
             first, slash, second = rate.partition("/")
