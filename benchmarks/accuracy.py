@@ -11,6 +11,7 @@ said to be missing or estimated, *silent* when it differs and nothing says so, *
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 from tests.adapters.langchain.integrations import INTEGRATIONS, Integration, Place
 from tests.adapters.langchain.recorded import ask
-from tests.corpus import conversations, replay_server
+from tests.corpus import VARIABLE, conversations, replay_server
 
 from .handlers import BESIDE, Counter, Ours, Said, installed, left_out
 from .scenarios import report as scenarios
@@ -178,6 +179,8 @@ def _name_silent(page: Page, findings: list[Finding], handlers: list[Counter]) -
 
 
 def main() -> None:
+    if not os.environ.get(VARIABLE):
+        raise SystemExit(f"{VARIABLE} is not set; it names the folder of recorded traffic")
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore")
     page = Page()
