@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import core, imports, overhead, pricing
+from . import accuracy, core, imports, overhead, pricing
 
 
 def main() -> None:
