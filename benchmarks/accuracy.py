@@ -1,7 +1,7 @@
 """What handlers count on recorded traffic of real providers, beside what the providers said.
 
 Every recorded call that one of LangChain's integrations can ask for is asked once, with all handlers attached: ours,
-LangChain's two, langfuse's and openinference's where they are installed. Prints the tables and writes them to
+LangChain's two, langfuse's and openinference's where they are installed. Prints the tables; `--write` also writes
 docs/explanation/accuracy.md. The corpus is found through `AGENT_METER_CORPUS`.
 
 A count is *exact* when every class of token that the provider reported is right, *flagged* when whatever differs is
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
@@ -112,7 +113,7 @@ class: input, output, cache reads and writes, reasoning, audio, and the passes t
 - **silent**: a number is wrong and nothing says so.
 - **lost**: there are no numbers at all.
 
-This page is written by `python -m benchmarks.accuracy`.
+This page is written by `python -m benchmarks.accuracy --write`.
 """
 
 
@@ -185,7 +186,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     page = Page()
     wrong = report(page)
-    page.write(PAGE)
+    if "--write" in sys.argv:  # with every peer installed; a run with fewer would make a poorer page
+        page.write(PAGE)
     if wrong:
         raise SystemExit(f"{len(wrong)} of our own are silent or lost: {wrong}")
 
