@@ -27,6 +27,6 @@ def exchanges(transcript: str) -> Iterator[Exchange]:
 
 def answer_of(output: str, exit_code: int, folder: Path) -> str:
     """An answer as a transcript keeps it: the folder by a name of its own, without the parser's usage lines."""
-    lines = output.replace(str(folder), "/home/ada").splitlines()
+    lines = output.replace(str(folder), "/srv/ada").splitlines()
     kept = [line for line in lines if not line.startswith(("Usage: ", "Try '"))]
     return "\n".join(kept).strip("\n") + (f"\n[exit {exit_code}]" if exit_code else "")
