@@ -13,33 +13,27 @@ from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-import msgspec
-
 from . import attribution
 from .defaults import Defaults
 from .errors import BudgetExceeded, MeterError, PluginError
 from .handles import LlmHandle, RunHandle, StepHandle, ToolHandle, tool_handle
 from .plugins import Plugins
+from .rating import Rating
 from .records import (
     ABANDONED,
     DENIED,
     EMPTY,
     ERROR,
     LLM,
-    NO_USAGE,
-    NOT_SENT,
     OK,
     RUN,
     STEP,
     TOOL,
     Call,
-    Cost,
-    CostStatus,
     Denial,
     FrozenMap,
     Kind,
     Model,
-    Rates,
     Record,
     Reserve,
     RunRecord,
@@ -56,9 +50,7 @@ if TYPE_CHECKING:
     from .analytics import AgentAnalytics
     from .pricing import PriceBook
 
-RATES_KEPT = 4096
 _MEASURE = float("nan")  # told apart by identity: the duration is what has passed since the call was opened
-NO_USAGE_SEEN = Cost(CostStatus.UNPRICED, reason="no_usage")
 
 
 class Clock(Protocol):
@@ -98,9 +90,6 @@ class Meter:
         self._open: dict[str, Call] = {}
         self._next_sweep = self.monotonic() + 60
         self._expired = self._corrected = 0
-        self._rates: dict[Model, Rates | None] = {}
-        self._answers: dict[tuple[Model, str], tuple[Rates | None, str]] = {}
-        self._rates_version = -1
         self._shut = False
         self.wants_content = False
         built_in = Defaults.make(
@@ -112,6 +101,8 @@ class Meter:
             cost_warning_threshold=cost_warning_threshold,
         )
         self.prices = built_in.prices
+        self._rating = Rating(self.plugins, built_in.prices, self._now)
+        self.rates = self._rating.rates  # (model) -> Rates | None, as plugins answer for it
         self._accounts = built_in.accounts
         self._analytics = built_in.analytics
         self.plugins.startup(self)
@@ -228,7 +219,7 @@ class Meter:
                 estimated = estimated or (status is not DENIED and status is not ERROR)
             elif usage.missing or _contradicts(usage):
                 estimated = True
-            cost, priced_as = self._price(call, model, usage, response_model, estimated, cached)
+            cost, priced_as = self._rating.price(call, model, usage, response_model, estimated, cached)
             first = call.first_token_at
             record = UsageRecord(
                 call.id,
@@ -269,81 +260,12 @@ class Meter:
 
     # -------------------------------------------------------------------------------- what the path asks for
 
-    def rates(self, model: Model) -> Rates | None:
-        """The rates of a model as plugins answer for it; kept until the price book changes."""
-        if self._rates_version != self.prices.version:
-            self._forget_rates()
-        try:
-            return self._rates[model]
-        except KeyError:
-            rates = self.plugins.find_rates(model)
-            if len(self._rates) >= RATES_KEPT:
-                self._rates = {}
-            self._rates[model] = rates
-            return rates
-
     def _admit(self, call: Call) -> Denial | None:
         if call.reserve is not None and call.rates is not None:
             bound = TokenUsage(call.reserve.input_tokens or 0, call.reserve.output_tokens or 0)
-            pico = self._cost(call.rates, bound, call).list_pico
+            pico = self._rating.cost(call.rates, bound, call).list_pico
             call.reserve = Reserve(call.reserve.input_tokens, call.reserve.output_tokens, pico)
         return self.plugins.admit(call)
-
-    def _answering(self, asked: Model, response_model: str, rates: Rates | None) -> tuple[Rates | None, str]:
-        """The rates of the model that answered, and its name; those of the one that was asked where it has none.
-
-        Rates that the user gave the asked name (a deployment, a contract) stand whatever name answers.
-        """
-        if getattr(rates, "own", False):
-            return rates, asked.name
-        if self._rates_version != self.prices.version:
-            self._forget_rates()
-        found = self._answers.get((asked, response_model))
-        if found is None:
-            answering = self.rates(Model(asked.provider, response_model, asked.endpoint))
-            known = answering is not None and getattr(answering, "known", True)
-            found = (answering, response_model) if known else (rates, asked.name)
-            if len(self._answers) >= RATES_KEPT:
-                self._answers = {}
-            self._answers[asked, response_model] = found
-        return found
-
-    def _forget_rates(self) -> None:
-        self._rates_version = self.prices.version
-        self._rates, self._answers = {}, {}
-
-    def _price(
-        self,
-        call: Call,
-        model: Model,
-        usage: TokenUsage | None,
-        response_model: str | None,
-        estimated: bool,
-        cached: bool,
-    ) -> tuple[Cost, str]:
-        """The cost, and the name that priced it: the answering model's, else the one that was asked for."""
-        if usage is None and not estimated:
-            return NOT_SENT, model.name
-        rates, name = call.rates, model.name
-        if response_model and response_model != name:
-            rates, name = self._answering(model, response_model, rates)
-        cost = Cost(reason="no_rates") if rates is None else self._cost(rates, usage or NO_USAGE, call)
-        if usage is None and cost.status is not CostStatus.FREE:
-            cost = NO_USAGE_SEEN
-        if cached:
-            cost = msgspec.structs.replace(cost, billed_pico=0)
-        return cost, name
-
-    def _cost(self, rates: Rates, usage: TokenUsage, call: Call) -> Cost:
-        """Rates may be a stranger's: whatever they do, the user's run goes on."""
-        try:
-            cost = rates.price(usage, call.started_at or self._now(), usage.context)
-            if type(cost) is not Cost:
-                raise TypeError(f"price() answers with a Cost, not with {cost!r}")
-        except Exception as error:
-            self.plugins.failed(type(rates).__name__, "price", error)
-            return Cost(reason=f"price() raised {type(error).__name__}")
-        return cost
 
     def _tool_record(self, call: Call, status: Status, error_type: str | None, duration: float) -> ToolRecord:
         return ToolRecord(
@@ -691,12 +613,12 @@ class Meter:
     def register(self, plugin: object, name: str | None = None) -> None:
         """Add a plugin (see `hookspecs`). `PluginError` says what is wrong with one that cannot work."""
         self.plugins.register(plugin, name)
-        self._forget_rates()
+        self._rating.forget()
         self.wants_content = self.wants_content or bool(getattr(plugin, "wants_content", False))
 
     def unregister(self, plugin: object) -> None:
         self.plugins.unregister(plugin)
-        self._forget_rates()
+        self._rating.forget()
 
     def observe(self, observer: object) -> None:
         """Tell an `AgentObserver` of every call from now on."""
