@@ -42,6 +42,7 @@ from .records import (
     ToolRecord,
     UsageRecord,
     new_id,
+    pico,
 )
 from .tree import RunTree
 from .usage import AgentUsage
@@ -263,8 +264,8 @@ class Meter:
     def _admit(self, call: Call) -> Denial | None:
         if call.reserve is not None and call.rates is not None:
             bound = TokenUsage(call.reserve.input_tokens or 0, call.reserve.output_tokens or 0)
-            pico = self._rating.cost(call.rates, bound, call).list_pico
-            call.reserve = Reserve(call.reserve.input_tokens, call.reserve.output_tokens, pico)
+            cost = self._rating.cost(call.rates, bound, call)
+            call.reserve = Reserve(call.reserve.input_tokens, call.reserve.output_tokens, cost.list_pico)
         return self.plugins.admit(call)
 
     def _tool_record(self, call: Call, status: Status, error_type: str | None, duration: float) -> ToolRecord:
@@ -446,8 +447,6 @@ class Meter:
         `input_tokens` includes cache reads and writes, `output_tokens` includes reasoning. `attribution` is agent,
         task, user, session, step, or tags of your own. `started_at` must be aware.
         """
-        from .records import pico
-
         if Kind(kind) in (TOOL, RUN, STEP):
             raise ValueError(f"a model call is one of llm, embedding, rerank, not {kind!r}")
         usage = TokenUsage(
@@ -530,8 +529,6 @@ class Meter:
         **attribution: object,
     ) -> ToolRecord:
         """Record a tool call that has happened; `duration` is seconds, `cost` US dollars."""
-        from .records import pico
-
         call = Call(TOOL, tool_name)
         call.call_id = call_id
         call.params = params or EMPTY

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from ...meter import Meter
     from .callback import MeterCallback
 
-# Where LangChain keeps its hooks; it loads this module when a run begins, at the latest.
-MODULE = "langchain_core.tracers.context"
-
 
 class Slot:
     """LangChain asks it for a handler when a run begins, as it asks a context variable.
@@ -54,7 +51,10 @@ _lock = threading.Lock()
 
 
 def attach(hooks: ModuleType, meter: Meter) -> Callable[[], None]:
-    """Meter every LangChain run of the process from now on; the answer undoes it. `hooks` is the module `MODULE`."""
+    """Meter every LangChain run of the process from now on; the answer undoes it.
+
+    `hooks` is `langchain_core.tracers.context`: LangChain loads it when a run begins, at the latest.
+    """
     with _lock:
         slot = next((slot for slot in _slots if slot.meter is None), None)
         if slot is None:
