@@ -229,10 +229,8 @@ class LlmHandle(Handle):
             estimated=estimated,
             tools=tuple(tools),
         )
-        for extra in reading.passes if reading is not None and first_end else ():
-            self._meter.record_pass(
-                self.call, extra.usage, kind=extra.kind, model=extra.model, response_model=response_model, cached=cached
-            )
+        if reading is not None and first_end:
+            self._meter.record_passes(self.call, reading.passes, response_model=response_model, cached=cached)
         assert isinstance(record, UsageRecord)
         return record
 

@@ -16,23 +16,20 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from . import attribution
 from .defaults import Defaults
 from .errors import BudgetExceeded, MeterError, PluginError
+from .facts import Facts
 from .handles import LlmHandle, RunHandle, StepHandle, ToolHandle, tool_handle
 from .plugins import Plugins
 from .rating import Rating
 from .records import (
     ABANDONED,
     DENIED,
-    EMPTY,
     ERROR,
-    LLM,
     OK,
     RUN,
     STEP,
     TOOL,
     Call,
     Denial,
-    FrozenMap,
-    Kind,
     Model,
     Record,
     Reserve,
@@ -41,8 +38,6 @@ from .records import (
     TokenUsage,
     ToolRecord,
     UsageRecord,
-    new_id,
-    pico,
 )
 from .tree import RunTree
 from .usage import AgentUsage
@@ -61,7 +56,7 @@ class Clock(Protocol):
     def monotonic(self) -> float: ...
 
 
-class Meter:
+class Meter(Facts):
     """Counts model calls and tool calls, prices them, says whose they are, and asks guards before each.
 
     `prices` is a mapping of overrides, a path to a TOML file or a `PriceBook`; `cost_rates` maps model names to US
@@ -363,7 +358,7 @@ class Meter:
         self._expired += expired
         return expired
 
-    # --------------------------------------------------------------------------------------- own loops, facts
+    # ---------------------------------------------------------------------------------------------- own loops
 
     def scope(
         self,
@@ -406,152 +401,6 @@ class Meter:
     ) -> ToolHandle | Any:
         """One tool call, `with meter.tool("search", {"q": q}):`, or a decorator: `@meter.tool`, `@meter.tool("x")`."""
         return tool_handle(self, name, params, call_id, attribution)
-
-    def record_usage(
-        self,
-        *,
-        model: str,
-        provider: str | None = None,
-        input_tokens: int = 0,
-        output_tokens: int = 0,
-        cache_read_tokens: int = 0,
-        cache_write_tokens: int = 0,
-        cache_write_1h_tokens: int = 0,
-        reasoning_tokens: int = 0,
-        input_audio_tokens: int = 0,
-        output_audio_tokens: int = 0,
-        input_image_tokens: int = 0,
-        output_image_tokens: int = 0,
-        units: Mapping[str, int | Decimal] = EMPTY,
-        missing: tuple[str, ...] = (),
-        context: Mapping[str, str] = EMPTY,
-        reported_cost_usd: Decimal | float | str | None = None,
-        kind: str = "llm",
-        cached: bool = False,
-        estimated: bool = False,
-        status: str = "ok",
-        error_type: str | None = None,
-        streamed: bool = False,
-        duration: float | None = None,
-        started_at: datetime | None = None,
-        id: str | None = None,
-        response_model: str | None = None,
-        response_id: str | None = None,
-        tool_name: str | None = None,
-        tools: tuple[str, ...] = (),
-        run_id: str | None = None,
-        **attribution: object,
-    ) -> UsageRecord:
-        """Record a model call that has happened. No guard is asked: it is too late to deny it.
-
-        `input_tokens` includes cache reads and writes, `output_tokens` includes reasoning. `attribution` is agent,
-        task, user, session, step, or tags of your own. `started_at` must be aware.
-        """
-        if Kind(kind) in (TOOL, RUN, STEP):
-            raise ValueError(f"a model call is one of llm, embedding, rerank, not {kind!r}")
-        usage = TokenUsage(
-            input_tokens,
-            output_tokens,
-            cache_read_tokens,
-            cache_write_tokens,
-            cache_write_1h_tokens,
-            reasoning_tokens,
-            input_audio_tokens,
-            output_audio_tokens,
-            input_image_tokens,
-            output_image_tokens,
-            FrozenMap(units) if units else EMPTY,
-            tuple(missing),
-            FrozenMap(context) if context else EMPTY,
-            None if reported_cost_usd is None else pico(reported_cost_usd),
-        )
-        call = Call(Kind(kind), model=Model(provider or "", model), id=id or new_id())
-        call.run_id = run_id
-        call.streamed = streamed
-        self._facts(call, attribution, started_at)
-        call.rates = self.rates(call.model or Model())
-        record = self._finish(
-            call,
-            usage,
-            Status(status),
-            error_type,
-            response_model,
-            response_id,
-            cached,
-            estimated,
-            tools or ((tool_name,) if tool_name else ()),
-            duration=duration,
-        )
-        assert type(record) is UsageRecord
-        return record
-
-    def record_pass(
-        self,
-        call: Call,
-        usage: TokenUsage,
-        *,
-        kind: str = "",
-        model: str | None = None,
-        response_model: str | None = None,
-        cached: bool = False,
-    ) -> UsageRecord:
-        """Record what the provider bills beside the answer to `call`: a compaction, an advisor's turn, a picture.
-
-        It becomes a record of its own, attributed as `call` is; `model` is who did it, where that is another one
-        than was asked. No guard is asked: it has happened.
-        """
-        asked = call.model or Model()
-        if model is not None:
-            asked, response_model = Model(asked.provider, model, asked.endpoint), model or None
-        extra = Call(LLM, model=asked, parent=call.parent, framework=call.framework)
-        for name in (*attribution.NAMES, "tags", "run_id", "attempt", "streamed", "started_at"):
-            setattr(extra, name, getattr(call, name))
-        extra.rates = self.rates(asked)
-        note = f"{kind or 'another'} pass, billed beside the answer of {call.id}"
-        record = self._finish(
-            extra, usage, response_model=response_model, cached=cached, notes=(note,), status=OK, duration=None
-        )
-        assert type(record) is UsageRecord
-        return record
-
-    def record_tool_call(
-        self,
-        tool_name: str,
-        success: bool,
-        duration: float,
-        params: Mapping[str, Any] | None,
-        cost: float | Decimal = 0.0,
-        chunk_count: int = 0,
-        *,
-        error_type: str | None = None,
-        call_id: str = "",
-        started_at: datetime | None = None,
-        **attribution: object,
-    ) -> ToolRecord:
-        """Record a tool call that has happened; `duration` is seconds, `cost` US dollars."""
-        call = Call(TOOL, tool_name)
-        call.call_id = call_id
-        call.params = params or EMPTY
-        call.chunk_count = chunk_count
-        call.cost_pico = pico(cost) if cost else 0
-        self._facts(call, attribution, started_at)
-        status = OK if success else ERROR
-        record = self._finish(call, None, status, error_type, duration=duration)
-        assert type(record) is ToolRecord
-        return record
-
-    def _facts(self, call: Call, named: Mapping[str, object], started_at: datetime | None) -> None:
-        """What `open` would have found out about a call that is told afterwards."""
-        if started_at is not None and started_at.tzinfo is None:
-            raise ValueError(f"started_at must be aware, for example datetime.now(UTC); got {started_at!r}")
-        self._adopt(call)
-        attribution.complete(call)
-        attribution.overrule(call, named)
-        if self.plugins.tagged:
-            self.plugins.tag(call)
-        call.started_at = started_at.astimezone(UTC) if started_at is not None else self._now()
-        if call.parent is not None and call.run_id is None:
-            call.run_id = call.parent.run_id
 
     # ---------------------------------------------------------------------------------------------- answers
 

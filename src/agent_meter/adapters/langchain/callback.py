@@ -206,15 +206,7 @@ class MeterCallback(RunEvents):
             tools=answer.tools,
             notes=answer.notes,
         )
-        for extra in answer.passes:
-            meter.record_pass(
-                call,
-                extra.usage,
-                kind=extra.kind,
-                model=extra.model,
-                response_model=answer.response_model,
-                cached=answer.cached,
-            )
+        meter.record_passes(call, answer.passes, response_model=answer.response_model, cached=answer.cached)
         if answer.without_usage and call.streamed and error is None and not answer.cached:
             warn_of_stream(self._flights, flight)
 
