@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test check format bench soak clean
+.PHONY: demo test test-llama-index test-seeds check format bench soak clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -16,8 +16,15 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## a metered LangChain agent, no key, no network
 	$(BIN)/python examples/quickstart_langchain.py
 
-test: $(STAMP)  ## all tests (under 10 minutes)
+test: $(STAMP)  ## all tests (under 10 minutes); ARGS choose among those of .venv
 	$(BIN)/python -m pytest $(ARGS)
+	$(if $(ARGS),,$(BIN)/python environments/test.py llama_index selectools mamba)
+
+test-llama-index: $(STAMP)  ## tests in an environment of their own: LlamaIndex's integrations
+	$(BIN)/python environments/test.py llama_index -- $(ARGS)
+
+test-seeds: $(STAMP)  ## tests in environments of their own: selectools, mamba-agents
+	$(BIN)/python environments/test.py selectools mamba -- $(ARGS)
 
 check: $(STAMP)  ## format, lint, types
 	$(BIN)/ruff format --check .
@@ -35,4 +42,4 @@ soak: $(STAMP)  ## the long runs: bounds at full size
 	$(BIN)/python -m pytest -m soak --timeout 1800 $(ARGS)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
