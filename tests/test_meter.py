@@ -751,6 +751,7 @@ def test_health_says_what_is_open_and_who_is_plugged_in(meter: Meter) -> None:
         "open_calls": 1,
         "expired_calls": 0,
         "corrected_calls": 0,
+        "disagreements": 0,
         "plugins": ["prices", "log", "analytics", "usage", "RecordingPlugin"],
     }
     meter.close(call)

@@ -18,6 +18,7 @@ NAMES = [
     "AgentObserver",
     "AgentUsage",
     "Alert",
+    "Attempt",
     "BudgetExceeded",
     "CacheStats",
     "Call",

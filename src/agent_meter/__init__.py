@@ -21,6 +21,7 @@ from .errors import BudgetExceeded, MeterError, PluginError, PriceError, StoreEr
 from .hookspecs import hookimpl
 from .records import (
     Alert,
+    Attempt,
     Call,
     Cost,
     CostStatus,
@@ -67,6 +68,7 @@ __all__ = [
     "AgentObserver",
     "AgentUsage",
     "Alert",
+    "Attempt",
     "BudgetExceeded",
     "CacheStats",
     "Call",

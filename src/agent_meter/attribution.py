@@ -18,6 +18,10 @@ NAMES = ("agent", "task", "user", "session", "step")
 # The innermost call that a `with` block of this context holds open: the parent of what is opened next.
 running: ContextVar[Call | None] = ContextVar("agent_meter_running", default=None)
 
+# The last model call that was opened in this context while a transport tap was on. Adapters do nothing for it: open
+# the call in the context in which its request will be sent, and `Meter.open` announces it (see `joining`).
+announced: ContextVar[Call | None] = ContextVar("agent_meter_announced", default=None)
+
 
 class _Frame:
     """One entered scope of a context. `gone` when it was left from elsewhere than it was entered."""

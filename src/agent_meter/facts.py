@@ -154,7 +154,12 @@ class Facts:
     def record_passes(
         self, call: Call, passes: Iterable[Pass], *, response_model: str | None = None, cached: bool = False
     ) -> None:
-        """Record each pass of an answer (`Reading.passes`) beside the answer to `call`."""
+        """Record each pass of an answer (`Reading.passes`) beside the answer to `call`.
+
+        Where the answer was seen on the wire, its passes were seen there and are recorded already.
+        """
+        if call.wire is not None and call.wire.told:
+            return
         for extra in passes:
             self.record_pass(
                 call, extra.usage, kind=extra.kind, model=extra.model, response_model=response_model, cached=cached

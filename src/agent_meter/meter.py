@@ -17,7 +17,8 @@ from . import attribution
 from .defaults import Defaults
 from .errors import BudgetExceeded, MeterError, PluginError
 from .facts import Facts
-from .handles import LlmHandle, RunHandle, StepHandle, ToolHandle, tool_handle
+from .handles import MODEL_CALLS, LlmHandle, RunHandle, StepHandle, ToolHandle, tool_handle
+from .joining import Joining, Told, announce, reconcile
 from .plugins import Plugins
 from .rating import Rating
 from .records import (
@@ -28,6 +29,7 @@ from .records import (
     RUN,
     STEP,
     TOOL,
+    Attempt,
     Call,
     Denial,
     Model,
@@ -87,6 +89,7 @@ class Meter(Facts):
         self._next_sweep = self.monotonic() + 60
         self._expired = self._corrected = 0
         self._shut = False
+        self.joining = Joining(self.monotonic)
         self.wants_content = False
         built_in = Defaults.make(
             prices=prices,
@@ -140,6 +143,8 @@ class Meter(Facts):
             if parent.children is None:
                 parent.children = {}
             parent.children[call.id] = call
+        if self.joining.taps and kind in MODEL_CALLS:
+            announce(call, self.joining)
         plugins.opened(call)
         if call.started > self._next_sweep:
             self.expire()
@@ -171,6 +176,9 @@ class Meter(Facts):
         parent = call.parent
         if parent is not None and parent.children is not None:
             parent.children.pop(call.id, None)
+        if call.wire is not None and not cached:
+            told = Told(usage, status, error_type, response_model, response_id, estimated, tools, notes)
+            return self._finish_joined(call, told, corrects)
         return self._finish(
             call,
             usage,
@@ -184,6 +192,30 @@ class Meter(Facts):
             notes,
             corrects,
         )
+
+    def _finish_joined(self, call: Call, told: Told, corrects: UsageRecord | None) -> Record:
+        """A call whose request was seen on the wire: what was seen there counts."""
+        try:
+            told = reconcile(call, told)
+        except Exception as error:
+            self.plugins.failed("wire", "reconcile", error)
+        record = self._finish(
+            call,
+            told.usage,
+            told.status,
+            told.error_type,
+            told.response_model,
+            told.response_id,
+            False,
+            told.estimated,
+            told.tools,
+            told.notes,
+            corrects,
+            attempts=told.attempts,
+        )
+        for extra in told.passes:
+            self.record_pass(call, extra.usage, kind=extra.kind, model=extra.model, response_model=told.response_model)
+        return record
 
     def _finish(
         self,
@@ -199,6 +231,7 @@ class Meter(Facts):
         notes: tuple[str, ...] = (),
         corrects: UsageRecord | None = None,
         duration: float | None = _MEASURE,
+        attempts: tuple[Attempt, ...] = (),
     ) -> Record:
         if duration is _MEASURE:
             duration = self.monotonic() - call.started
@@ -248,6 +281,7 @@ class Meter(Facts):
                 call.tags,
                 notes,
                 corrects,
+                attempts,
             )
         call.record = record
         call.done = True
@@ -451,6 +485,7 @@ class Meter(Facts):
             "open_calls": len(self._open),
             "expired_calls": self._expired,
             "corrected_calls": self._corrected,
+            "disagreements": self.joining.disagreements,
             "plugins": self.plugins.names(),
         }
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 import msgspec
 
 if TYPE_CHECKING:
+    from .joining import Joining, Wire
     from .usage import AgentUsage
 
 K = TypeVar("K")
@@ -332,6 +333,17 @@ class Attribution(msgspec.Struct, frozen=True, gc=False):
 NOBODY = Attribution()
 
 
+class Attempt(msgspec.Struct, frozen=True, gc=False):
+    """One HTTP request that was made for a model call, as a transport tap saw it. All times are seconds."""
+
+    status: int | None = None  # of the answer; None when none came
+    duration: float = 0.0  # from sending to the last byte that was read
+    retry_after: float | None = None  # what the provider asked to wait before the next one
+    error_type: str | None = None  # why it was no answer: the provider's word, or the name of the exception
+    waited: float = 0.0  # between the end of the attempt before and the beginning of this one
+    time_to_first_byte: float | None = None
+
+
 class UsageRecord(msgspec.Struct, frozen=True, gc=False):
     """One model call that ended.
 
@@ -370,6 +382,12 @@ class UsageRecord(msgspec.Struct, frozen=True, gc=False):
     tags: Mapping[str, str] = EMPTY
     notes: tuple[str, ...] = ()  # how the numbers were got, where that is not plain
     corrects: UsageRecord | None = None
+    attempts: tuple[Attempt, ...] = ()  # every HTTP request made for it, where a tap watched the transport
+
+    @property
+    def retries(self) -> int:
+        """How often the client asked again; 0 where no tap watched the transport."""
+        return max(0, len(self.attempts) - 1)
 
     @property
     def tool_name(self) -> str | None:
@@ -568,6 +586,9 @@ class Call(msgspec.Struct, eq=False, weakref=True, dict=False):
     response: Any = None
     error: BaseException | None = None
     record: Record | None = None
+    joining: Joining | None = None  # set by the meter that opened it while a tap is on; see `joining`
+    around: Call | None = None  # the call that was announced before it in the same context, if still open then
+    wire: Wire | None = None  # what a tap saw of it
 
     def __repr__(self) -> str:
         return f"<Call {self.kind} {self.name or self.model or ''} {self.id}>"
