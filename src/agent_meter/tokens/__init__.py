@@ -10,5 +10,6 @@ from __future__ import annotations
 
 from .counter import TokenCounter, counter_for
 from .estimate import estimate_tokens
+from .prompts import estimate_prompt
 
-__all__ = ["TokenCounter", "counter_for", "estimate_tokens"]
+__all__ = ["TokenCounter", "counter_for", "estimate_prompt", "estimate_tokens"]

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ...records import TokenUsage
-from ...tokens import estimate_tokens
+from ...tokens import estimate_prompt, estimate_tokens
 from .flights import Flight, Flights
 
 NO_USAGE = "the answer carried no usage; tokens are estimated"
@@ -65,24 +65,8 @@ def complete(
 
 def prompt_tokens(asked: Any, model: str, params: Mapping[str, Any] | None = None) -> int:
     """About how many tokens a prompt is: a string or messages, with the tools that the parameters declare."""
-    if isinstance(asked, str):
-        return estimate_tokens(asked, model)
-    from ...tokens.families import family_of
-    from ...tokens.images import image_tokens
-    from ...tokens.messages import parts_of
-    from ...tokens.tools import FRAME, declaration
-
-    family = family_of(model)
-    total = family.request
-    for message in asked or ():
-        parts = parts_of(message)
-        total += family.message + parts.calls * family.tool_call
-        total += sum(estimate_tokens(text, model) for text in parts.texts)
-        total += sum(image_tokens(image, model, family.name) for image in parts.images)
     tools = (params or {}).get("tools") or (params or {}).get("functions")
-    if isinstance(tools, (list, tuple)) and tools:
-        total += family.tools + FRAME + estimate_tokens(declaration(tools), model)
-    return total
+    return estimate_prompt(asked, model, tools)
 
 
 def said(choices: Sequence[Any]) -> str:

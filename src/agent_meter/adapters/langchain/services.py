@@ -18,10 +18,10 @@ from ...errors import BudgetExceeded
 from ...handles import status_of
 from ...meter import Meter, default_meter
 from ...records import Call, Kind, Model, Status, TokenUsage
+from ..failing import UNSEEN, never_answered
 from ..payloads import read
 from ..payloads.fields import UNKNOWN, number
 from .ambient import ambient
-from .failing import UNSEEN, never_answered
 from .fence import denial_for_langchain
 from .flights import FRAMEWORK
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..payloads import Reading, read
+from .payloads import Reading, read
 
 UNSEEN = ("it was sent and failed; whether it was answered, and billed, was not seen",)
 # No connection came about. By name, for each client library has its own: httpx, aiohttp, requests and urllib3,

@@ -1,0 +1,35 @@
+"""A prompt is estimated as its messages are counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent_meter.tokens import TokenCounter, estimate_prompt
+from agent_meter.tokens.estimate import ERROR
+
+MESSAGES = [
+    {"role": "system", "content": "You answer questions about geography, in one sentence, and name your source."},
+    {"role": "user", "content": "Which of the rivers that flow through Paris is the longest one?"},
+]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "look_up",
+            "description": "Look a river up in the atlas.",
+            "parameters": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+        },
+    }
+]
+
+
+@pytest.mark.parametrize("tools", [None, TOOLS], ids=["messages", "messages and tools"])
+def test_a_prompt_is_within_the_stated_error_of_its_count(tools: list[dict[str, object]] | None) -> None:
+    exact = TokenCounter(model="gpt-4o").count_messages(MESSAGES, tools=tools)
+
+    assert estimate_prompt(MESSAGES, "gpt-4o", tools) == pytest.approx(exact, rel=ERROR)
+
+
+def test_a_string_is_a_prompt_and_nothing_is_none() -> None:
+    assert estimate_prompt("Which city?") > 0
+    assert estimate_prompt("") == 0
