@@ -10,10 +10,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date, datetime
 from typing import Any, NamedTuple, TypeVar
 
-from .attribution import NAMES
+from .dimensions import DIMENSIONS, OF_MODELS, PERIODS, check, keys_of, period_of
 from .hookspecs import hookimpl
 from .records import ABANDONED, DENIED, EMPTY, RUN, STEP, TOOL, Call, Record, RunRecord, ToolRecord, UsageRecord
 from .totals import OTHER, Totals
@@ -56,9 +55,6 @@ class _Combination:
         yield from (self.later or {}).items()
 
 
-DIMENSIONS = (*NAMES, "provider", "model")
-PERIODS = ("hour", "day", "week", "month")
-_OF_MODELS = frozenset(("provider", "model"))  # a tool call has neither
 # When there are too many combinations, newcomers are told apart by the rest only.
 _FINE = ("task", "user", "session", "step")
 
@@ -274,23 +270,13 @@ class Accounts:
         groups, records = self._read(lambda: (self._groups(dimensions), tuple(self._history)))
 
         def belongs(record: UsageRecord, key: object) -> bool:
-            return key in _keys_of(record, dimensions)
+            return key in keys_of(record, dimensions)
 
         return {key: AgentUsage.snapshot(totals, records, belongs, key) for key, totals in groups.items()}
 
     def _groups(self, dimensions: tuple[str, ...]) -> dict[Any, Totals]:
-        self._check(dimensions)
+        check(dimensions, self._tag_tables)
         return self._one(dimensions[0]) if len(dimensions) == 1 else self._several(dimensions)
-
-    def _check(self, dimensions: tuple[str, ...]) -> None:
-        from difflib import get_close_matches
-
-        known = (*DIMENSIONS, *PERIODS, "tool")
-        if not dimensions:
-            raise ValueError(f"name at least one dimension: {', '.join(known)}, or a tag's name")
-        for name in dimensions:
-            if name not in known and name not in self._tag_tables and (near := get_close_matches(name, known, 1, 0.75)):
-                raise ValueError(f"no dimension and no tag {name!r} so far; did you mean {near[0]!r}?")
 
     def _one(self, dimension: str) -> dict[Any, Totals]:
         if dimension == "tool":
@@ -302,7 +288,7 @@ class Accounts:
         rest = self._total.copy()
         for value, totals in table.items():
             rest.merge(totals, -1)
-            key = _period(value, dimension) if dimension in PERIODS else value
+            key = period_of(value, dimension) if dimension in PERIODS else value
             if key in groups:
                 groups[key].merge(totals)
             else:
@@ -310,7 +296,7 @@ class Accounts:
         if dimension == "session":
             rest.merge(self._forgotten, -1)
         # What nobody attributed is what is left of the total.
-        if dimension in _OF_MODELS:
+        if dimension in OF_MODELS:
             rest.ran = None
         rest.tidy()
         if rest:
@@ -325,7 +311,7 @@ class Accounts:
             if who.session is _FORGOTTEN and "session" in dimensions:
                 continue
             for hour, totals in combination:
-                if not (who.model or who.provider) and not _OF_MODELS.isdisjoint(dimensions):
+                if not (who.model or who.provider) and not OF_MODELS.isdisjoint(dimensions):
                     totals = totals.copy()
                     totals.ran = None
                     if not totals:
@@ -391,43 +377,9 @@ def _slot(table: dict[str | int, Totals], value: str | int) -> Totals:
     return totals
 
 
-def _period(hour: int | str, period: str) -> str:
-    if isinstance(hour, str):
-        return hour  # what came when there was no more room
-    day, of_day = divmod(hour, 24)
-    return _period_name(date.fromordinal(day), of_day, period)
-
-
-def _period_name(day: date, hour: int, period: str) -> str:
-    """2026-11-21T22, 2026-11-21, 2026-W47 (ISO), 2026-11: all UTC."""
-    if period == "hour":
-        return f"{day.isoformat()}T{hour:02d}"
-    if period == "week":
-        year, week, _ = day.isocalendar()
-        return f"{year}-W{week:02d}"
-    return day.isoformat() if period == "day" else day.isoformat()[:7]
-
-
 def _value(who: _Who, hour: int | str, dimension: str) -> str:
     if dimension in PERIODS:
-        return _period(hour, dimension)
+        return period_of(hour, dimension)
     if dimension in DIMENSIONS:
         return str(getattr(who, dimension))
     return who.tags.get(dimension, "")
-
-
-def _keys_of(record: UsageRecord, dimensions: tuple[str, ...]) -> list[object]:
-    """The groups that a record belongs to: one, or one for each tool that it asked for."""
-    at: datetime = record.started_at
-    values: list[tuple[str, ...]] = [()]
-    for name in dimensions:
-        if name == "tool":
-            choices = tuple(dict.fromkeys(record.tools)) or ("",)
-        elif name in PERIODS:
-            choices = (_period_name(at.date(), at.hour, name),)
-        elif name in DIMENSIONS:
-            choices = (getattr(record, name),)
-        else:
-            choices = (record.tags.get(name, ""),)
-        values = [(*value, choice) for value in values for choice in choices]
-    return [value[0] if len(dimensions) == 1 else value for value in values]

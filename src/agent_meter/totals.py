@@ -99,6 +99,13 @@ class Totals:
             rare = self._rare = {}
         rare[name] = rare.get(name, 0) + count
 
+    def count(self, name: str, count: int) -> None:
+        """Add to one of COUNTERS by its name."""
+        if name in _RARE:
+            self._more(name, count)
+        else:
+            setattr(self, name, getattr(self, name) + count)
+
     # --------------------------------------------------------------------------------------------- adding
 
     def add(self, record: UsageRecord) -> None:
@@ -174,21 +181,22 @@ class Totals:
         turn.units = None  # what is not a token is no tool's
         number = len(record.tools)
         if number == 1:
-            share = self._share(record.tools[0])
+            share = self.share(record.tools[0])
             share.asked += 1
             share.merge(turn)
             return
         common = [(name, *divmod(count, number)) for name, count in zip(_COMMON, _common(turn), strict=True) if count]
         rare = [(name, *divmod(count, number)) for name, count in (turn._rare or {}).items()]
         for position, tool in enumerate(record.tools):
-            share = self._share(tool)
+            share = self.share(tool)
             share.asked += 1
             for name, part, rest in common:
                 setattr(share, name, getattr(share, name) + part + (position < rest))
             for name, part, rest in rare:
                 share._more(name, part + (position < rest))
 
-    def _share(self, tool: str) -> Share:
+    def share(self, tool: str) -> Share:
+        """The tool's part of the turns that asked for it, made when it is new."""
         turns = self.turns
         if turns is None:
             turns = self.turns = {}
@@ -232,7 +240,7 @@ class Totals:
                 self.tool_ran(name, sign * calls)
         if other.turns:
             for name, theirs in other.turns.items():
-                share = self._share(name)
+                share = self.share(name)
                 share.asked += sign * theirs.asked
                 share.merge(theirs, sign)
         if other.units:
@@ -254,8 +262,8 @@ class Totals:
             rest.merge(share, -1)
             group = groups[name] = Totals()
             group.merge(share)
-            group._share(name).asked += share.asked
-            group._share(name).merge(share)
+            group.share(name).asked += share.asked
+            group.share(name).merge(share)
         for name, calls in (self.ran or {}).items():
             groups.setdefault(name, Totals()).tool_ran(name, calls)
         rest.tidy()

@@ -6,9 +6,11 @@ deep it is. The tree is bounded: when it is full, the oldest ended leaves are fo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
-from .records import Call, RunRecord, ToolRecord
+from .records import RUN, Call, RunRecord, ToolRecord
 from .totals import Totals
 from .usage import AgentUsage, money
 
@@ -94,6 +96,19 @@ class Tree:
             node.status = record.status
             if record.name:
                 node.name = record.name
+
+    def running(self, run_id: str) -> None:
+        """Add a run of which only calls are known."""
+        self._nodes[run_id] = _Node(run_id, RUN, "", None)
+
+    def ended(self, records: Sequence[RunRecord | ToolRecord]) -> None:
+        """Add what has ended, in one go: whoever comes first, each finds its parent among them."""
+        for record in records:
+            node = self._nodes[record.id] = _Node(record.id, record.kind, record.name, record.parent_id)
+            node.status = record.status
+        for record in records:
+            if (parent := self._nodes.get(record.parent_id or "")) is not None:
+                parent.children[record.id] = None
 
     def add(self, parent_id: str | None, run_id: str | None, totals: Totals) -> None:
         """Add what was used below `parent_id`; where that is no run, step or tool of the tree, to the run around."""
