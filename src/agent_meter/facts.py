@@ -40,7 +40,7 @@ class Facts:
     if TYPE_CHECKING:  # what the meter has for it
         plugins: Plugins
         rates: Callable[[Model], Rates | None]
-        _now: Callable[[], datetime]
+        now: Callable[[], datetime]
         _finish: Callable[..., Record]
         _adopt: Callable[[Call], None]
 
@@ -200,6 +200,6 @@ class Facts:
         whose.overrule(call, named)
         if self.plugins.tagged:
             self.plugins.tag(call)
-        call.started_at = started_at.astimezone(UTC) if started_at is not None else self._now()
+        call.started_at = started_at.astimezone(UTC) if started_at is not None else self.now()
         if call.parent is not None and call.run_id is None:
             call.run_id = call.parent.run_id

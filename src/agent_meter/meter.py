@@ -84,7 +84,7 @@ class Meter(Facts):
     ) -> None:
         self.plugins = Plugins(strict=strict)
         self.monotonic: Callable[[], float] = time.perf_counter if clock is None else clock.monotonic
-        self._now: Callable[[], datetime] = _utc_now if clock is None else clock.now
+        self.now: Callable[[], datetime] = _utc_now if clock is None else clock.now
         self._open: dict[str, Call] = {}
         self._next_sweep = self.monotonic() + 60
         self._expired = self._corrected = 0
@@ -100,7 +100,7 @@ class Meter(Facts):
             cost_warning_threshold=cost_warning_threshold,
         )
         self.prices = built_in.prices
-        self._rating = Rating(self.plugins, built_in.prices, self._now)
+        self._rating = Rating(self.plugins, built_in.prices, self.now)
         self.rates = self._rating.rates  # (model) -> Rates | None, as plugins answer for it
         self._accounts = built_in.accounts
         self._analytics = built_in.analytics
@@ -130,7 +130,7 @@ class Meter(Facts):
         parent = call.parent
         call.run_id = call.id if kind is RUN else parent.run_id if parent is not None else call.run_id
         call.started = self.monotonic()
-        call.started_at = call.started_at or self._now()
+        call.started_at = call.started_at or self.now()
         if call.model is not None:
             call.rates = self.rates(call.model)
         if plugins.guarded and kind is not RUN and kind is not STEP:

@@ -533,6 +533,7 @@ class Alert(msgspec.Struct, frozen=True):
     used: int | None = None
     limit: int | None = None
     unit: str = ""
+    severity: str = ""  # P0 (worst) to P4, where a rule says so
 
     def __str__(self) -> str:
         return self.message

@@ -1,0 +1,261 @@
+"""Rules at work: what they look at, when they fire, and that they fire once.
+
+A plugin: `meter.register(Rules.load("budget-alerts.yaml"))`. On the caller's path a record is put on a queue, and
+nothing else; a thread of its own works the conditions out once a second. What has fired is kept on a shelf, so that
+a restart, or another process, does not fire it again.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..controls import Controls
+from ..forecast import forecast
+from ..hookspecs import hookimpl
+from ..records import Alert, Record, UsageRecord
+from ..shelf import Document, MemoryShelf, Shelf
+from .actions import ACTIONS, Do, Firing, check, deliveries
+from .counters import Counters, end_of, start_of
+from .errors import RuleError
+from .limits import Limits
+from .loading import RuleFile, check_limit, load
+from .messages import fill
+from .model import Rule
+from .variables import VARIABLES
+
+if TYPE_CHECKING:
+    from ..meter import Meter
+
+_QUEUE = 50_000  # records that wait for the thread; beyond that the caller counts them itself
+Subject = tuple[str, str]  # agent and task; empty where a rule is not about one
+
+
+class Rules:
+    """The rules of one meter.
+
+    `limits` beside those of the budgets (`{"daily_limit": 1_000_000}`); `actions` of your own, by name, each a
+    function of a `Firing`; `critical` agents are never paused. `interval` is how often, in seconds, conditions are
+    worked out; `None` leaves that to `check()`.
+    """
+
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        *,
+        limits: Mapping[str, float] | None = None,
+        actions: Mapping[str, Do] | None = None,
+        critical: Iterable[str] = (),
+        interval: float | None = 1.0,
+        shelf: Shelf | None = None,
+        controls: Controls | None = None,
+    ) -> None:
+        self.rules = tuple(rules)
+        self.interval = interval
+        self._beside = dict(limits or {})
+        for name in self._beside:
+            check_limit(name)
+        self._actions = {**ACTIONS, **(actions or {})}
+        for rule in self.rules:
+            check(rule, self._actions)
+        self._critical = tuple(critical)
+        self._shelf = shelf
+        self.controls = controls
+        self._counters = Counters()
+        self._queue: deque[UsageRecord] = deque()
+        self._lock = threading.RLock()
+        self._meter: weakref.ref[Meter] | None = None
+        self._limits = Limits()
+        self._stopped = threading.Event()
+
+    @classmethod
+    def load(cls, path: str | Path, **options: Any) -> Rules:
+        """The rules of a YAML file. Raises `RuleError`, which names the line, and OSError for the file itself."""
+        return cls.of(load(path), **options)
+
+    @classmethod
+    def of(cls, file: RuleFile, **options: Any) -> Rules:
+        options["limits"] = {**file.limits, **(options.get("limits") or {})}
+        options["critical"] = (*file.critical, *options.get("critical", ()))
+        return cls(file.rules, **options)
+
+    # ------------------------------------------------------------------------------------------------ hooks
+
+    @hookimpl
+    def meter_startup(self, meter: Meter) -> None:
+        self._limits = Limits(getattr(meter, "budgets", ()), self._beside)
+        for rule in self.rules:
+            for name in rule.limits:
+                if not self._limits.known(name):
+                    raise RuleError(
+                        f"rule {rule.name}: nobody set {name} ({VARIABLES[name].meaning}); give the meter a budget "
+                        f"for it, or say so beside the rules: limits: {{{name}: …}}",
+                        rule.where,
+                    )
+        self._meter = weakref.ref(meter)
+        if self._shelf is None:
+            self._shelf = getattr(meter, "shelf", None) or MemoryShelf()
+        if self.controls is None:
+            self.controls = getattr(meter, "controls", None)
+        if self.controls is None:
+            self.controls = Controls(self._shelf)
+            meter.register(self.controls, "controls")
+        self.controls.critical.update(self._critical)
+        if self.interval is not None:
+            threading.Thread(
+                target=_watch,
+                args=(weakref.ref(self), self.interval, self._stopped),
+                daemon=True,
+                name="agent-meter-rules",
+            ).start()
+
+    @hookimpl
+    def meter_record(self, record: Record) -> None:
+        if type(record) is UsageRecord:
+            self._queue.append(record)
+            if len(self._queue) > _QUEUE:
+                self._drain()
+
+    @hookimpl
+    def meter_shutdown(self) -> None:
+        self._stopped.set()
+        self.check()
+        deliveries.flush(2.0)
+
+    # ---------------------------------------------------------------------------------------------- at work
+
+    def check(self) -> list[Alert]:
+        """Work out every condition now; the alerts of the rules that fired. Raises nothing into the caller."""
+        meter = self._meter() if self._meter is not None else None
+        if meter is None:
+            return []
+        fired: list[Alert] = []
+        with self._lock:
+            self._drain()
+            now = meter.now()
+            for rule in self.rules:
+                try:
+                    fired += self._check(rule, meter, now)
+                except Exception as error:
+                    meter.plugins.failed("rules", rule.name, error)
+        return fired
+
+    def evaluate(self, now: datetime) -> Iterator[tuple[Rule, Subject, dict[str, float], bool]]:
+        """Every rule for every subject: the values it looks at, and whether its condition holds."""
+        for rule in self.rules:
+            for subject, values in self._subjects(rule, now):
+                yield rule, subject, values, rule.condition.holds(values)
+
+    def _drain(self) -> None:
+        with self._lock:
+            while self._queue:
+                self._counters.add(self._queue.popleft())
+
+    def _subjects(self, rule: Rule, now: datetime) -> Iterator[tuple[Subject, dict[str, float]]]:
+        subjects: Iterable[Subject]
+        if rule.subject == "task":
+            subjects = self._counters.tasks()
+        elif rule.subject == "agent":
+            subjects = [(agent, "") for agent in self._counters.agents()]
+        else:
+            subjects = [("", "")]
+        for agent, task in subjects:
+            values = {name: self._value(name, agent, task, now) for name in rule.names}
+            known = {name: value for name, value in values.items() if value is not None}
+            if len(known) == len(values):  # else no limit was set for this one
+                yield (agent, task), known
+
+    def _value(self, name: str, agent: str, task: str, now: datetime) -> float | None:
+        variable = VARIABLES[name]
+        if variable.is_limit:
+            return self._limits.find(name, agent, task)
+        counters = self._counters
+        if name == "unpriced_requests":
+            return counters.unpriced
+        if name == "denied_requests":
+            return counters.denied
+        if variable.subject == "task":
+            measure = "tokens" if name == "agent_tokens_per_task" else name.removeprefix("task_")
+            return counters.used_by_task(agent, task, measure)
+        rest = name.removeprefix("agent_")
+        projected = rest.startswith("projected_")
+        window, _, measure = rest.removeprefix("projected_").partition("_")
+        used = counters.used(window, measure, now, agent if variable.subject == "agent" else None)
+        if not projected:
+            return used
+        hours = counters.hours(measure)
+        return forecast(hours, used=used, start=start_of(window, now), until=end_of(window, now), now=now).expected
+
+    def _check(self, rule: Rule, meter: Meter, now: datetime) -> list[Alert]:
+        assert self._shelf is not None
+        states: Mapping[str, Any] = self._shelf.read().get("rules", {}).get(rule.name, {})
+        fired = []
+        for subject, values in self._subjects(rule, now):
+            key = "\x1f".join(subject)
+            state = states.get(key)
+            holds = rule.condition.holds(values)
+            if state is not None and state["fired"]:
+                quiet = rule.until.holds(values) if rule.until is not None else not holds
+                if quiet:
+                    self._note(rule, key, None)
+            elif not holds:
+                if state is not None:
+                    self._note(rule, key, None)
+            elif state is None and rule.hold:
+                self._note(rule, key, {"since": now.isoformat(), "fired": False})
+            elif _is_over(rule, state, now) and self._note(rule, key, {"since": now.isoformat(), "fired": True}):
+                fired.append(self._fire(rule, subject, values, meter, now))
+        return fired
+
+    def _note(self, rule: Rule, key: str, state: dict[str, Any] | None) -> bool:
+        """Remember a state; whether it is news: another process may have fired the same rule a moment ago."""
+
+        def update(document: Document) -> bool:
+            states = document.setdefault("rules", {}).setdefault(rule.name, {})
+            old = states.get(key)
+            if state is None:
+                return states.pop(key, None) is not None
+            if old is not None and old["fired"] and state["fired"]:
+                return False
+            states[key] = state
+            return True
+
+        assert self._shelf is not None
+        return self._shelf.change(update)
+
+    def _fire(self, rule: Rule, subject: Subject, values: dict[str, float], meter: Meter, now: datetime) -> Alert:
+        agent, task = subject
+        used, limit, unit, message = fill(rule, agent, task, lambda name: self._value(name, agent, task, now))
+        alert = Alert(rule.name, message, None, used, limit, unit, rule.severity)
+        meter.plugins.alert(alert)
+        assert self.controls is not None
+        at = now.astimezone(UTC).isoformat(timespec="seconds")
+        for action in rule.actions:
+            firing = Firing(rule, alert, agent, task, values, at, meter, self.controls, action.options)
+            try:
+                self._actions[action.name](firing)
+            except Exception as error:
+                meter.plugins.failed("rules", action.name, error)
+        return alert
+
+
+def _is_over(rule: Rule, state: Mapping[str, Any] | None, now: datetime) -> bool:
+    """Whether the condition has held for as long as the rule wants it to."""
+    if state is None:
+        return True  # it need not hold for any time: see the caller
+    return (now - datetime.fromisoformat(state["since"])).total_seconds() >= rule.hold
+
+
+def _watch(rules: weakref.ref[Rules], interval: float, stopped: threading.Event) -> None:
+    """Check once in a while, as long as anybody holds the rules."""
+    while not stopped.wait(interval):
+        held = rules()
+        if held is None or held._meter is None or held._meter() is None:
+            return
+        held.check()
+        del held
