@@ -35,6 +35,7 @@ NAMES = [
     "PriceBook",
     "PriceError",
     "Rates",
+    "ReplayCache",
     "RunRecord",
     "Status",
     "StoreError",

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .installation import Installation, install
     from .meter import Meter, default_meter
     from .pricing import CostEstimator, PriceBook, Rates
+    from .replay import ReplayCache
     from .tokens import TokenCounter
     from .usage import AgentUsage
 
@@ -57,6 +58,7 @@ _LAZY = {
     "Meter": ".meter",
     "PriceBook": ".pricing",
     "Rates": ".pricing",
+    "ReplayCache": ".replay",
     "TokenCounter": ".tokens",
     "ToolMetrics": ".analytics",
     "default_meter": ".meter",
@@ -85,6 +87,7 @@ __all__ = [
     "PriceBook",
     "PriceError",
     "Rates",
+    "ReplayCache",
     "RunRecord",
     "Status",
     "StoreError",

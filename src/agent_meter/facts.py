@@ -39,6 +39,7 @@ class Facts:
 
     if TYPE_CHECKING:  # what the meter has for it
         plugins: Plugins
+        monotonic: Callable[[], float]
         rates: Callable[[Model], Rates | None]
         now: Callable[[], datetime]
         _finish: Callable[..., Record]
@@ -121,6 +122,36 @@ class Facts:
         )
         assert type(record) is UsageRecord
         return record
+
+    def replay(
+        self, record: UsageRecord, *, duration: float | None = None, response: Any = None, **attribution: object
+    ) -> UsageRecord:
+        """Record that an answer which was paid for before was given again: `record`'s usage, cached, nothing to pay.
+
+        It is told as a call that opens and ends, and belongs to who asks now; no guard is asked, for it costs
+        nothing. The list price is today's. `response` is for observers that want content, and is not stored.
+        """
+        call = Call(record.kind, model=Model(record.provider, record.request_model), framework=record.framework)
+        call.streamed, call.response = record.streamed, response
+        self._facts(call, attribution, None)
+        call.started = self.monotonic()
+        call.rates = self.rates(call.model or Model())
+        self.plugins.opened(call)
+        replayed = self._finish(
+            call,
+            record.usage,
+            OK,
+            None,
+            record.response_model,
+            record.response_id,
+            True,
+            record.estimated,
+            record.tools,
+            record.notes,
+            duration=duration,
+        )
+        assert type(replayed) is UsageRecord
+        return replayed
 
     def record_pass(
         self,
