@@ -36,7 +36,17 @@ from .records import (
 )
 
 if TYPE_CHECKING:
-    from .adapters.native import AgentObserver
+    from .adapters.native import (
+        AgentObserver,
+        AsyncAgentObserver,
+        LoggingObserver,
+        SimpleStepObserver,
+        StepObserver,
+        WorkflowHooks,
+        WorkflowResult,
+        WorkflowState,
+        WorkflowStep,
+    )
     from .analytics import AgentAnalytics, ToolMetrics
     from .caching import CacheStats
     from .installation import Installation, install
@@ -52,15 +62,23 @@ _LAZY = {
     "AgentAnalytics": ".analytics",
     "AgentObserver": ".adapters.native",
     "AgentUsage": ".usage",
+    "AsyncAgentObserver": ".adapters.native",
     "CacheStats": ".caching",
     "CostEstimator": ".pricing",
     "Installation": ".installation",
+    "LoggingObserver": ".adapters.native",
     "Meter": ".meter",
     "PriceBook": ".pricing",
     "Rates": ".pricing",
     "ReplayCache": ".replay",
+    "SimpleStepObserver": ".adapters.native",
+    "StepObserver": ".adapters.native",
     "TokenCounter": ".tokens",
     "ToolMetrics": ".analytics",
+    "WorkflowHooks": ".adapters.native",
+    "WorkflowResult": ".adapters.native",
+    "WorkflowState": ".adapters.native",
+    "WorkflowStep": ".adapters.native",
     "default_meter": ".meter",
     "install": ".installation",
 }
@@ -71,6 +89,7 @@ __all__ = [
     "AgentUsage",
     "Alert",
     "Attempt",
+    "AsyncAgentObserver",
     "BudgetExceeded",
     "CacheStats",
     "Call",
@@ -80,6 +99,7 @@ __all__ = [
     "Denial",
     "Installation",
     "Kind",
+    "LoggingObserver",
     "Meter",
     "MeterError",
     "Model",
@@ -89,7 +109,9 @@ __all__ = [
     "Rates",
     "ReplayCache",
     "RunRecord",
+    "SimpleStepObserver",
     "Status",
+    "StepObserver",
     "StoreError",
     "TokenCounter",
     "TokenUsage",
@@ -98,6 +120,10 @@ __all__ = [
     "UnknownModel",
     "UsageRecord",
     "UsageStats",
+    "WorkflowHooks",
+    "WorkflowResult",
+    "WorkflowState",
+    "WorkflowStep",
     "__version__",
     "default_meter",
     "hookimpl",

@@ -222,6 +222,16 @@ class Facts:
         assert type(record) is ToolRecord
         return record
 
+    def tell(self, event: str, *about: object) -> None:
+        """Tell the observers an event that a meter does not see, by its name and arguments in `AgentObserver`.
+
+        `meter.tell("on_memory_trim", run.id, 12, 4, "full")`. Nothing is recorded. An observer without a method of
+        that name is not told.
+        """
+        if not event.startswith("on_"):
+            raise ValueError(f"an event is named like those of AgentObserver, on_memory_trim, not {event!r}")
+        self.plugins.tell(event, *about)
+
     def _facts(self, call: Call, named: Mapping[str, object], started_at: datetime | None) -> None:
         """What `open` would have found out about a call that is told afterwards."""
         if started_at is not None and started_at.tzinfo is None:

@@ -117,6 +117,10 @@ class _Parent(Handle):
         handle.call.parent = self.call
         return handle
 
+    def thought(self, text: str) -> None:
+        """Tell `WorkflowHooks` what the agent thinks; kept nowhere."""
+        self._meter.tell("on_thought", self.call.run_id or self.call.id, text)
+
     @property
     def usage(self) -> AgentUsage:
         """This run's own snapshot: everything used in it so far, sub-agents and steps included."""

@@ -90,7 +90,6 @@ class Meter(Facts):
         self._expired = self._corrected = 0
         self._shut = False
         self.joining = Joining(self.monotonic)
-        self.wants_content = False
         built_in = Defaults.make(
             prices=prices,
             cost_rates=cost_rates,
@@ -137,6 +136,7 @@ class Meter(Facts):
             denial = self._admit(call)
             if denial is not None:
                 self._finish(call, None, DENIED, "BudgetExceeded")
+                plugins.tell("denied", call, denial)
                 raise BudgetExceeded(denial)
         self._open[call.id] = call
         if parent is not None:
@@ -495,14 +495,18 @@ class Meter(Facts):
         """Add a plugin (see `hookspecs`). `PluginError` says what is wrong with one that cannot work."""
         self.plugins.register(plugin, name)
         self._rating.forget()
-        self.wants_content = self.wants_content or bool(getattr(plugin, "wants_content", False))
 
     def unregister(self, plugin: object) -> None:
         self.plugins.unregister(plugin)
         self._rating.forget()
 
+    @property
+    def wants_content(self) -> bool:
+        """Whether an observer asks for messages and answers: adapters hand them over only then."""
+        return self.plugins.wants_content
+
     def observe(self, observer: object) -> None:
-        """Tell an `AgentObserver` of every call from now on."""
+        """Tell an `AgentObserver`, or `WorkflowHooks`, of every call from now on."""
         if not callable(getattr(observer, "meter_record", None)):
             raise PluginError(f"{type(observer).__name__} is no AgentObserver: subclass agent_meter.AgentObserver")
         self.register(observer)

@@ -36,7 +36,8 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         self._impls: dict[str, tuple[_Impl, ...]] = dict.fromkeys(HOOKS, ())
         self.strict = strict
-        self.tagged = self.guarded = False
+        self.tagged = self.guarded = self.wants_content = False
+        self.listeners: tuple[tuple[Callable[..., Any], str], ...] = ()
         self.failures: dict[tuple[str, str], int] = {}
         self.last_errors: dict[tuple[str, str], str] = {}
         self._count = threading.RLock()  # a finalizer may fail while this very thread counts
@@ -137,6 +138,10 @@ class Plugins:
         # Asked on the path before the hooks themselves are: most meters have neither.
         self.tagged = bool(self._impls["meter_tag_call"])
         self.guarded = bool(self._impls["meter_admit_call"])
+        plugged = [(name, plugin) for name, plugin in self._manager.list_name_plugin() if plugin is not None]
+        self.wants_content = any(getattr(plugin, "wants_content", False) for _, plugin in plugged)
+        listeners = [(getattr(plugin, "hear_event", None), name) for name, plugin in reversed(plugged)]
+        self.listeners = tuple((hear, name) for hear, name in listeners if callable(hear))
 
     # ------------------------------------------------------------------------------------------- the hooks
 
@@ -165,6 +170,16 @@ class Plugins:
 
     def shutdown(self) -> None:
         self._ask("meter_shutdown")
+
+    def tell(self, event: str, *about: object) -> None:
+        """Tell the observers of what is neither a call nor a record; see `adapters.native`."""
+        for hear, plugin in self.listeners:
+            try:
+                hear(event, *about)
+            except Exception as error:
+                self.failed(plugin, event, error)
+                if self.strict:
+                    raise
 
     def _ask(self, hook: str, *noun: object, use: Callable[[Any], object] = bool) -> Any:
         """Tell every plugin, newest first, until `use` is content with an answer; that one is returned.

@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
-import multiprocessing
-import threading
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from tests.adapters.native.listener import EVENTS, USAGE, CuriousListener, Listener
 from tests.pages import read, run_examples
 
-from agent_meter import AgentObserver, BudgetExceeded, Call, Denial, Kind, Meter, Model, Status, TokenUsage, hookimpl
+from agent_meter import AgentObserver, BudgetExceeded, Call, Denial, Kind, Meter, Model, Status, hookimpl
+from agent_meter.adapters.native import SeedEvents
 from agent_meter.testing import FakeClock
 
 PAGE = "reference/observers.md"
-EVENTS = [name for name in vars(AgentObserver) if name.startswith("on_")]
-USAGE = TokenUsage(30, 15)
-
-
-class Listener(AgentObserver):
-    """Writes down every event with its arguments by name."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[str, dict[str, Any]]] = []
-
-    def names(self) -> list[str]:
-        return [name for name, _ in self.heard]
-
-    def last(self, name: str) -> dict[str, Any]:
-        return next(arguments for event, arguments in reversed(self.heard) if event == name)
-
-
-def _listening(name: str) -> Any:
-    signature = inspect.signature(getattr(AgentObserver, name))
-
-    def event(self: Any, *args: Any) -> None:
-        self.heard.append((name, dict(list(signature.bind(self, *args).arguments.items())[1:])))
-
-    return event
-
-
-for _name in EVENTS:
-    setattr(Listener, _name, _listening(_name))
-
-
-class CuriousListener(Listener):
-    wants_content = True
 
 
 @pytest.fixture
@@ -71,21 +38,71 @@ def meter(listener: Listener, clock: FakeClock) -> Meter:
 # ----------------------------------------------------------------------------------- events and arguments
 
 
-def test_the_arguments_are_those_of_the_seed_documents() -> None:
-    arguments = {name: list(inspect.signature(getattr(AgentObserver, name)).parameters)[1:] for name in EVENTS}
+# selectools' AgentObserver: every event and its arguments.
+SEED = """\
+on_run_start: run_id, messages, system_prompt
+on_run_end: run_id, result
+on_tool_loop_detected: run_id, detector_name, details
+on_llm_start: run_id, messages, model, system_prompt
+on_llm_end: run_id, response, usage
+on_cache_hit: run_id, model, response
+on_usage: run_id, usage
+on_tool_start: run_id, call_id, tool_name, tool_args
+on_tool_end: run_id, call_id, tool_name, result, duration_ms
+on_tool_error: run_id, call_id, tool_name, error, tool_args, duration_ms
+on_policy_decision: run_id, tool_name, decision, reason, tool_args
+on_guardrail_triggered: run_id, stage, guardrail_name, action, detail
+on_structured_validate: run_id, success, attempt, error
+on_iteration_start: run_id, iteration, messages
+on_iteration_end: run_id, iteration, response
+on_tool_chunk: run_id, call_id, tool_name, chunk
+on_batch_start: batch_id, prompts_count
+on_batch_end: batch_id, results_count, errors_count, total_duration_ms
+on_provider_fallback: run_id, failed_provider, next_provider, error
+on_llm_retry: run_id, attempt, max_retries, error, backoff_seconds
+on_memory_trim: run_id, messages_removed, messages_remaining, reason
+on_session_load: run_id, session_id, message_count
+on_session_save: run_id, session_id, message_count
+on_memory_summarize: run_id, summary
+on_entity_extraction: run_id, entities_extracted
+on_kg_extraction: run_id, triples_extracted
+on_error: run_id, error, context
+on_budget_exceeded: run_id, reason, tokens_used, cost_used
+on_cancelled: run_id, iteration, reason
+on_model_switch: run_id, iteration, old_model, new_model
+on_prompt_compressed: run_id, before_tokens, after_tokens, messages_compressed
+on_eval_start: suite_name, total_cases, model
+on_eval_case_end: suite_name, case_name, verdict, latency_ms, failures
+on_eval_end: suite_name, accuracy, total_cases, pass_count, fail_count, total_cost, duration_ms
+on_graph_start: run_id, graph_name, entry_node, state
+on_graph_end: run_id, graph_name, steps, total_duration_ms
+on_graph_error: run_id, graph_name, node_name, error
+on_node_start: run_id, node_name, step
+on_node_end: run_id, node_name, step, duration_ms
+on_graph_routing: run_id, from_node, to_node
+on_graph_interrupt: run_id, node_name, interrupt_id
+on_graph_resume: run_id, node_name, interrupt_id
+on_parallel_start: run_id, group_name, child_nodes
+on_parallel_end: run_id, group_name, child_count
+on_stall_detected: run_id, node_name, stall_count
+on_loop_detected: run_id, node_name, loop_count
+on_supervisor_replan: run_id, stall_count, new_plan
+"""
 
-    assert arguments == {
-        "on_run_start": ["run_id", "messages", "system_prompt"],
-        "on_run_end": ["run_id", "result"],
-        "on_llm_start": ["run_id", "messages", "model", "system_prompt"],
-        "on_llm_end": ["run_id", "response", "usage"],
-        "on_llm_error": ["run_id", "error", "usage"],
-        "on_usage": ["run_id", "usage"],
-        "on_cache_hit": ["run_id", "model", "response"],
-        "on_tool_start": ["run_id", "call_id", "tool_name", "tool_args"],
-        "on_tool_end": ["run_id", "call_id", "tool_name", "result", "duration_ms"],
-        "on_tool_error": ["run_id", "call_id", "tool_name", "error", "tool_args", "duration_ms"],
-    }
+
+@pytest.mark.parametrize("line", SEED.splitlines())
+def test_every_event_of_the_seed_is_there_with_its_arguments_in_their_order(line: str) -> None:
+    name, _, arguments = line.partition(": ")
+
+    assert list(inspect.signature(getattr(AgentObserver, name)).parameters)[1:] == arguments.split(", ")
+
+
+def test_the_only_event_beyond_the_seeds_is_the_failed_model_call() -> None:
+    seed = {line.partition(":")[0] for line in SEED.splitlines()}
+
+    assert len(seed) == 47
+    assert {name for name in dir(AgentObserver) if name.startswith("on_")} - seed == {"on_llm_error"}
+    assert set(EVENTS).isdisjoint(vars(SeedEvents))
 
 
 def test_a_run_is_told_from_beginning_to_end(meter: Meter, listener: Listener, clock: FakeClock) -> None:
@@ -99,6 +116,7 @@ def test_a_run_is_told_from_beginning_to_end(meter: Meter, listener: Listener, c
 
     assert listener.heard == [
         ("on_run_start", {"run_id": run.id, "messages": None, "system_prompt": ""}),
+        ("on_iteration_start", {"run_id": run.id, "iteration": 1, "messages": None}),
         ("on_llm_start", {"run_id": run.id, "messages": None, "model": "gpt-4o", "system_prompt": ""}),
         ("on_llm_end", {"run_id": run.id, "response": None, "usage": call.record}),
         ("on_usage", {"run_id": run.id, "usage": call.record}),
@@ -107,6 +125,7 @@ def test_a_run_is_told_from_beginning_to_end(meter: Meter, listener: Listener, c
             "on_tool_end",
             {"run_id": run.id, "call_id": "c1", "tool_name": "search", "result": None, "duration_ms": 250.0},
         ),
+        ("on_iteration_end", {"run_id": run.id, "iteration": 1, "response": None}),
         ("on_run_end", {"run_id": run.id, "result": run.record}),
     ]
     usage = listener.last("on_usage")["usage"]
@@ -171,21 +190,135 @@ def test_usage_is_told_once_for_every_ended_model_call(
     assert listener.last("on_usage")["usage"].cost_usd is None
 
 
-def test_a_denied_call_is_not_told() -> None:
-    class Gate:
-        @hookimpl
-        def meter_admit_call(self, call: Call) -> Denial:
-            return Denial("closed")
+class Gate:
+    """Refuses every model call after the first, and every shell."""
 
-    listener = Listener()
+    def __init__(self) -> None:
+        self.asked = 0
+
+    @hookimpl
+    def meter_admit_call(self, call: Call) -> Denial | None:
+        self.asked += call.kind is Kind.LLM
+        return Denial("one is enough", by="gate") if self.asked > 1 or call.name == "shell" else None
+
+
+def test_a_denied_call_is_a_budget_event_with_what_its_run_has_used_and_nothing_else(listener: Listener) -> None:
     meter = Meter([Gate()])
+    meter.record_usage(model="gpt-4o", input_tokens=9_999)  # not this run's
     meter.observe(listener)
-    with pytest.raises(BudgetExceeded), meter.llm("gpt-4o"):
-        pass
-    with pytest.raises(BudgetExceeded), meter.tool("search"):
+    with contextlib.suppress(BudgetExceeded), meter.run("r") as run:
+        with run.llm("gpt-4o") as call:
+            call.finish(USAGE)
+        listener.heard.clear()
+        with run.llm("gpt-4o"):
+            pytest.fail("it was called")
+
+    assert listener.heard[0] == (
+        "on_budget_exceeded",
+        {"run_id": run.id, "reason": "one is enough", "tokens_used": 45, "cost_used": Decimal("0.000225")},
+    )
+    assert listener.names()[1:] == ["on_error", "on_run_end"]
+
+
+def test_outside_of_runs_a_budget_event_says_what_the_meter_has_counted(listener: Listener) -> None:
+    meter = Meter([Gate()])
+    meter.record_usage(model="gpt-4o", input_tokens=1000)
+    meter.observe(listener)
+    tool = meter.tool("shell", {"command": "rm"})
+    with pytest.raises(BudgetExceeded), tool:
+        pytest.fail("it was run")
+
+    assert listener.names() == ["on_policy_decision", "on_budget_exceeded"]
+    assert listener.heard[0][1] == {
+        "run_id": tool.id,
+        "tool_name": "shell",
+        "decision": "deny",
+        "reason": "one is enough",
+        "tool_args": {"command": "rm"},
+    }
+    assert listener.last("on_budget_exceeded")["tokens_used"] == 1000
+
+
+def test_a_failed_run_is_told_with_its_exception_before_its_end(
+    meter: Meter, listener: Listener, clock: FakeClock
+) -> None:
+    error = ValueError("no")
+    with contextlib.suppress(ValueError), meter.run("research", agent="a") as run:
+        with run.step():
+            clock.advance(2)
+        raise error
+
+    assert listener.names() == [
+        "on_run_start", "on_iteration_start", "on_iteration_end", "on_error", "on_run_end",
+    ]  # fmt: skip
+    assert listener.last("on_error") == {
+        "run_id": run.id,
+        "error": error,
+        "context": {"run": "research", "agent": "a", "iteration": 1, "duration_ms": 2000.0},
+    }
+
+
+def test_a_run_that_was_stopped_is_told_with_the_step_it_was_in(meter: Meter, listener: Listener) -> None:
+    with contextlib.suppress(KeyboardInterrupt), meter.run("r") as run:
+        with run.step():
+            pass
+        with run.step():
+            raise KeyboardInterrupt
+
+    assert listener.names()[-3:] == ["on_iteration_end", "on_cancelled", "on_run_end"]
+    assert listener.last("on_cancelled") == {"run_id": run.id, "iteration": 2, "reason": "KeyboardInterrupt"}
+
+
+def test_a_second_attempt_is_told_with_what_became_of_the_first(meter: Meter, listener: Listener) -> None:
+    with meter.run("r") as run:
+        first = run.llm("gpt-4o")
+        with pytest.raises(TimeoutError), first:
+            raise TimeoutError
+        again = run.llm("gpt-4o")
+        again.call.attempt = 2
+        with again as second:
+            second.finish(USAGE)
+
+    assert listener.names()[1:-1] == [
+        "on_llm_start", "on_llm_error", "on_usage", "on_llm_retry", "on_llm_start", "on_llm_end", "on_usage",
+    ]  # fmt: skip
+    assert listener.last("on_llm_retry") == {
+        "run_id": run.id,
+        "attempt": 1,
+        "max_retries": None,
+        "error": "TimeoutError",
+        "backoff_seconds": None,
+    }
+
+
+def test_steps_without_a_number_are_counted_and_given_numbers_are_kept(meter: Meter, listener: Listener) -> None:
+    run = meter.open(Call(Kind.RUN, "r"))
+    for number in (None, None, 7, None):
+        step = Call(Kind.STEP, "s", parent=run)
+        step.step_number = number
+        meter.close(meter.open(step))
+    meter.close(run)
+    with meter.step("alone"):
         pass
 
-    assert listener.heard == []
+    started = [told["iteration"] for name, told in listener.heard if name == "on_iteration_start"]
+    ended = [told["iteration"] for name, told in listener.heard if name == "on_iteration_end"]
+    assert started == ended == [1, 2, 7, 8, 1]
+
+
+def test_a_loop_tells_what_a_meter_does_not_see(meter: Meter) -> None:
+    class Mine(AgentObserver):
+        def on_memory_trim(self, run_id: str, messages_removed: int, messages_remaining: int, reason: str) -> None:
+            heard.append((run_id, messages_removed, messages_remaining, reason))
+
+    heard: list[Any] = []
+    meter.observe(Mine())
+    meter.tell("on_memory_trim", "r1", 12, 4, "full")
+    meter.tell("on_something_else", "r1")
+
+    assert heard == [("r1", 12, 4, "full")]
+    with pytest.raises(ValueError, match="not 'memory_trim'"):
+        meter.tell("memory_trim", "r1")
 
 
 def test_a_late_answer_is_told_as_the_correction_that_it_is(meter: Meter, listener: Listener) -> None:
@@ -230,10 +363,12 @@ def test_several_observers_and_an_observer_of_several_meters(listener: Listener)
 
 def test_an_observer_keeps_nothing_of_calls_that_have_ended(meter: Meter, listener: Listener) -> None:
     for _ in range(10):
-        with meter.run("r"), meter.tool("t"), meter.llm("gpt-4o") as call:
+        with meter.run("r") as run, run.step(), meter.tool("t"), meter.llm("gpt-4o") as call:
             call.finish(USAGE)
+        with meter.step():
+            pass
 
-    assert listener._open_calls == {}
+    assert (listener._open_calls, listener._iterations, listener._numbers) == ({}, {}, {})
 
 
 def test_the_base_class_hears_everything_and_does_nothing() -> None:
@@ -283,6 +418,8 @@ def test_content_comes_to_those_who_ask_for_it_and_to_nobody_else() -> None:
 
     assert told(curious) == [["Hello?"], "Hello!", "Hello!", ["Do it"], "found"]
     assert told(plain) == [None] * 5
+    meter.unregister(curious)
+    assert meter.wants_content is False
     assert "Hello" not in repr(meter.history())
 
 
@@ -343,143 +480,6 @@ def test_strict_lets_an_observers_failure_through() -> None:
 
     with pytest.raises(RuntimeError, match="on_llm_end"):
         meter.record_usage(model="gpt-4o", input_tokens=1)
-
-
-# -------------------------------------------------------------------------------------------- async events
-
-
-class AsyncListener(AgentObserver):
-    def __init__(self) -> None:
-        self.heard: list[Any] = []
-        self.threads: set[int] = set()
-
-    async def on_llm_start(self, run_id: str, messages: Any, model: str, system_prompt: str) -> None:
-        self.heard.append(("start", model))
-
-    async def on_usage(self, run_id: str, usage: Any) -> None:
-        self.threads.add(threading.get_ident())
-        await asyncio.sleep(0.01)
-        self.heard.append(("usage", usage.total_tokens))
-
-    async def on_tool_end(self, *args: Any) -> None:
-        raise RuntimeError("out of paper")
-
-    def on_tool_start(self, run_id: str, call_id: str, tool_name: str, tool_args: Any) -> None:
-        self.heard.append(("tool", tool_name))
-
-
-def test_in_synchronous_code_async_events_run_in_a_thread_of_their_own() -> None:
-    observer, meter = AsyncListener(), Meter()
-    meter.observe(observer)
-    for number in range(20):
-        with meter.llm(f"m{number}") as call:
-            call.finish(USAGE)
-
-    observer.drain()
-
-    assert observer.heard.count(("usage", 45)) == 20
-    assert [model for event, model in observer.heard if event == "start"] == [f"m{number}" for number in range(20)]
-    assert threading.get_ident() not in observer.threads
-    assert len(observer.threads) == 1
-
-
-async def test_under_an_event_loop_async_events_are_its_tasks() -> None:
-    observer, meter = AsyncListener(), Meter()
-    meter.observe(observer)
-    with meter.llm("gpt-4o") as call:
-        call.finish(USAGE)
-    assert observer.heard == []
-
-    await observer.adrain()
-
-    assert observer.heard == [("start", "gpt-4o"), ("usage", 45)]
-    assert observer.threads == {threading.get_ident()}
-
-
-async def test_a_thread_without_a_loop_sends_its_events_elsewhere_and_adrain_waits_for_both() -> None:
-    observer, meter = AsyncListener(), Meter()
-    meter.observe(observer)
-    meter.record_usage(model="m", input_tokens=1)
-    await asyncio.to_thread(lambda: meter.record_usage(model="m", input_tokens=2))
-
-    await observer.adrain()
-
-    assert sorted(observer.heard) == [("usage", 1), ("usage", 2)]
-
-
-def test_sync_and_async_events_live_in_one_class_and_failures_are_counted() -> None:
-    observer, meter = AsyncListener(), Meter()
-    meter.observe(observer)
-    with meter.tool("t"):
-        pass
-    observer.drain()
-
-    assert observer.heard == [("tool", "t")]
-    assert meter.health()["failures"] == {"AsyncListener": {"on_tool_end": 1}}
-
-
-def test_a_shutdown_waits_for_the_events() -> None:
-    observer = AsyncListener()
-    with Meter() as meter:
-        meter.observe(observer)
-        meter.record_usage(model="m", input_tokens=3)
-
-    assert observer.heard == [("usage", 3)]
-
-
-def test_an_event_loop_that_closes_takes_its_events_with_it_and_health_says_so() -> None:
-    observer, meter = AsyncListener(), Meter()
-    meter.observe(observer)
-
-    async def main() -> None:
-        meter.record_usage(model="m", input_tokens=3)
-        await asyncio.sleep(0)
-
-    asyncio.run(main())
-
-    assert observer.heard == []
-    assert meter.health()["failures"] == {"AsyncListener": {"on_usage": 1}}
-    assert meter.health()["last_errors"]["AsyncListener"]["on_usage"].startswith("CancelledError")
-
-
-class Sleepy(AgentObserver):
-    async def on_usage(self, run_id: str, usage: Any) -> None:
-        await asyncio.sleep(30)
-
-
-async def test_waiting_has_an_end() -> None:
-    observer, meter = Sleepy(), Meter()
-    meter.observe(observer)
-    meter.record_usage(model="m")
-    await asyncio.to_thread(lambda: meter.record_usage(model="m"))
-
-    with pytest.raises(TimeoutError, match=r"1 events of Sleepy are still on their way after 0\.01 s"):
-        observer.drain(0.01)
-    with pytest.raises(TimeoutError, match=r"2 events of Sleepy are still on their way after 0\.01 s"):
-        await observer.adrain(0.01)
-    for sent in list(observer._tasks):
-        sent.cancel()
-
-
-def _in_a_child(answers: Any) -> None:
-    observer, meter = AsyncListener(), Meter()
-    meter.observe(observer)
-    meter.record_usage(model="m", input_tokens=7)
-    observer.drain()
-    answers.put(observer.heard)
-
-
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_worker_has_a_thread_of_its_own() -> None:
-    test_a_shutdown_waits_for_the_events()  # the parent's thread runs
-    fork = multiprocessing.get_context("fork")
-    answers = fork.Queue()
-    worker = fork.Process(target=_in_a_child, args=(answers,))
-    worker.start()
-
-    assert answers.get(timeout=30) == [("usage", 7)]
-    worker.join(30)
 
 
 # ------------------------------------------------------------------------------------------------- page
