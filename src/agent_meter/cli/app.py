@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import count, demo, prices, whatif
+from . import count, demo, prices, rules, whatif
 from .fence import Commands, say
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ def _root(
 
 
 app.add_typer(prices.app, name="prices")
+app.add_typer(rules.app, name="rules")
 app.command("whatif")(whatif.whatif)
 app.command("count")(count.count)
 app.command("demo")(demo.demo)
