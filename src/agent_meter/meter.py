@@ -132,7 +132,7 @@ class Meter(Facts):
         call.started_at = call.started_at or self.now()
         if call.model is not None:
             call.rates = self.rates(call.model)
-        if plugins.guarded and kind is not RUN and kind is not STEP:
+        if plugins.guarded and kind is not RUN and kind is not STEP and not call.unguarded:
             denial = self._admit(call)
             if denial is not None:
                 self._finish(call, None, DENIED, "BudgetExceeded")

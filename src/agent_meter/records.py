@@ -582,6 +582,7 @@ class Call(msgspec.Struct, eq=False, weakref=True, dict=False):
     step_number: int | None = None
     children: dict[str, Call] | None = None
     detached: bool = False
+    unguarded: bool = False  # it is only told of: no guard is asked, for nobody could stop it
     done: bool = False
     content: Any = None
     response: Any = None
