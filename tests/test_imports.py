@@ -42,6 +42,12 @@ def test_the_front_door_loads_no_framework_no_price_list_no_tokenizer_and_no_dat
     assert loaded(program) & (FRAMEWORKS | HEAVY | DRIVERS) == set()
 
 
+def test_the_adapters_of_packages_that_are_not_here_need_none_of_them() -> None:
+    program = "from agent_meter.adapters.selectools import MeterObserver, MeteredProvider; MeterObserver()"
+
+    assert loaded(program) & (FRAMEWORKS | DRIVERS | {"tiktoken", "httpx"}) == set()
+
+
 def test_a_metered_run_of_an_own_loop_loads_no_framework() -> None:
     program = (
         "from agent_meter import Meter, TokenUsage\n"

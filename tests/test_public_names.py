@@ -101,6 +101,7 @@ def test_an_alias_of_the_seed_documents_is_the_same_thing() -> None:
         ("agent_meter.pricing", ["Rates", "PriceBook", "CostEstimator", "calculate_cost", "calculate_embedding_cost"]),
         ("agent_meter.tokens", ["TokenCounter"]),
         ("agent_meter.adapters.payloads", ["read_usage"]),
+        ("agent_meter.adapters.selectools", ["MeterObserver", "MeteredProvider"]),
     ],
 )
 def test_the_rooms_have_the_names_of_the_contract(room: str, names: list[str]) -> None:
