@@ -13,12 +13,13 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from tests.pages import run_examples
 
-from agent_meter import BudgetExceeded, Denial, Meter, TokenUsage, hookimpl
+from agent_meter import AgentObserver, BudgetExceeded, Denial, Meter, TokenUsage, hookimpl
+from agent_meter.handles import LlmHandle
 from agent_meter.testing import FakeClock, RecordingPlugin, Reply
 
 USAGE = TokenUsage(30, 15)
@@ -368,6 +369,140 @@ def test_other_model_calls_have_their_kind(kind: str, meter: Meter) -> None:
 
     assert meter.history()[0].kind == kind
     assert meter.usage.embedding_tokens == (1000 if kind == "embedding" else 0)
+
+
+def test_an_attempt_that_failed_is_made_again_as_the_next_one(meter: Meter, watching: RecordingPlugin) -> None:
+    answers = iter([TimeoutError(), ConnectionError(), USAGE])
+    with meter.run("r") as run, run.step() as step:
+        call = step.llm("gpt-4o", provider="openai", user="ada", team="x")
+        while True:
+            try:
+                with call:
+                    answer = next(answers)
+                    if isinstance(answer, Exception):
+                        raise answer
+                    call.finish(answer)
+                break
+            except OSError:
+                call = call.again()
+
+    assert [(record.attempt, record.status, record.error_type) for record in watching.usage_records] == [
+        (1, "error", "TimeoutError"),
+        (2, "error", "ConnectionError"),
+        (3, "ok", None),
+    ]
+    assert {(r.parent_id, r.provider, r.user, r.tags["team"]) for r in watching.usage_records} == {
+        (step.id, "openai", "ada", "x")
+    }
+    assert (meter.usage.requests, meter.usage.failed_requests, meter.usage.total_tokens) == (3, 2, 45)
+
+
+def test_an_attempt_may_say_its_number(meter: Meter) -> None:
+    with meter.llm("gpt-4o", attempt=4) as call:
+        call.finish(USAGE)
+
+    assert meter.history()[0].attempt == 4
+
+
+def test_an_answer_that_was_cut_is_an_error_with_what_is_known(meter: Meter) -> None:
+    with meter.llm("gpt-4o") as call:
+        record = call.finish(USAGE, error=ConnectionError("reset"), estimated=True)
+
+    assert (record.status, record.error_type, record.total_tokens, record.estimated) == (
+        "error",
+        "ConnectionError",
+        45,
+        True,
+    )
+
+
+def test_a_runs_iterations_are_its_calls_and_those_below_it(meter: Meter) -> None:
+    def ask(tokens: int) -> None:
+        with meter.llm("gpt-4o") as call:
+            call.finish(TokenUsage(tokens))
+
+    with meter.run("outer") as outer:
+        ask(1)
+        with outer.step() as step:
+            ask(2)
+            with meter.tool("t"), meter.run("inner") as inner:
+                ask(3)
+    ask(4)
+
+    def tokens(usage: Any) -> list[int]:
+        return [record.total_tokens for record in usage.iterations]
+
+    assert (tokens(outer.usage), tokens(step.usage), tokens(inner.usage)) == ([1, 2, 3], [2, 3], [3])
+    assert (tokens(meter.tree(outer.id).own), tokens(meter.tree(step.id).own)) == ([1], [2])
+    assert tokens(meter.usage) == [1, 2, 3, 4]
+
+
+async def test_blocks_are_async_too(meter: Meter, watching: RecordingPlugin) -> None:
+    async with meter.run("r") as run:
+        async with run.step() as step:
+            async with step.llm("gpt-4o") as call:
+                call.finish(USAGE)
+            with pytest.raises(ValueError, match="no"):
+                async with step.tool("t"):
+                    raise ValueError("no")
+
+    assert [(record.kind, record.status, record.parent_id) for record in watching.records] == [
+        ("llm", "ok", step.id),
+        ("tool", "error", step.id),
+        ("step", "ok", run.id),
+        ("run", "ok", None),
+    ]
+
+
+def test_messages_and_results_are_for_those_who_ask_and_never_a_tag(meter: Meter) -> None:
+    class Curious(AgentObserver):
+        wants_content = True
+        heard: ClassVar[list[Any]] = []
+
+        def on_run_start(self, run_id: str, messages: Any, system_prompt: str) -> None:
+            self.heard.append(messages)
+
+        def on_llm_start(self, run_id: str, messages: Any, model: str, system_prompt: str) -> None:
+            self.heard.append(messages)
+
+        def on_iteration_end(self, run_id: str, iteration: int, response: Any) -> None:
+            self.heard.append(response)
+
+    def work() -> LlmHandle:
+        with meter.run("r", messages=["Do it"]) as run, run.step() as step:
+            with step.llm("gpt-4o", messages=["Hello"]) as call:
+                call.finish(USAGE)
+            step.result("done")
+        return call
+
+    assert (work().call.content, meter.history()[0].tags) == (None, {})
+    meter.observe(Curious())
+    work()
+
+    assert Curious.heard == [["Do it"], ["Hello"], "done"]
+
+
+def test_what_a_tool_yields_is_told_to_observers_that_want_it(meter: Meter) -> None:
+    class Chunks(AgentObserver):
+        def __init__(self, wants_content: bool) -> None:
+            self.wants_content = wants_content
+            self.heard: list[Any] = []
+
+        def on_tool_chunk(self, run_id: str, call_id: str, tool_name: str, chunk: Any) -> None:
+            self.heard.append((tool_name, chunk))
+
+    @meter.tool
+    def stream() -> Iterator[str]:
+        yield "a"
+        yield "b"
+
+    plain, curious = Chunks(False), Chunks(True)
+    meter.observe(plain)
+    meter.observe(curious)
+    list(stream())
+
+    assert plain.heard == [("stream", None), ("stream", None)]
+    assert curious.heard == [("stream", "a"), ("stream", "b")]
 
 
 # ------------------------------------------------------------------------------------------------------ tools

@@ -24,6 +24,7 @@ NAMES = [
     "CacheStats",
     "Call",
     "Cost",
+    "CostBreakdown",
     "CostEstimator",
     "CostStatus",
     "Denial",
@@ -50,6 +51,7 @@ NAMES = [
     "UnknownModel",
     "UsageRecord",
     "UsageStats",
+    "UsageTracker",
     "WorkflowHooks",
     "WorkflowResult",
     "WorkflowState",
@@ -92,6 +94,7 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
 
 def test_an_alias_of_the_seed_documents_is_the_same_thing() -> None:
     assert agent_meter.UsageStats is UsageRecord
+    assert agent_meter.CostBreakdown is Cost
 
 
 @pytest.mark.parametrize(
@@ -148,9 +151,9 @@ def test_positions_and_names_of_arguments_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize(
     ("handle", "names"),
     [
-        (RunHandle, {"id", "llm", "record", "step", "tool", "usage"}),
-        (StepHandle, {"id", "llm", "record", "step_number", "tool", "usage"}),
-        (LlmHandle, {"finish", "first_token", "id", "record"}),
+        (RunHandle, {"id", "llm", "record", "result", "step", "thought", "tool", "usage"}),
+        (StepHandle, {"id", "llm", "record", "result", "step_number", "thought", "tool", "usage"}),
+        (LlmHandle, {"again", "finish", "first_token", "id", "record", "stream"}),
         (ToolHandle, {"chunk", "cost", "fail", "id", "record", "result"}),
     ],
 )

@@ -54,9 +54,11 @@ if TYPE_CHECKING:
     from .pricing import CostEstimator, PriceBook, Rates
     from .replay import ReplayCache
     from .tokens import TokenCounter
+    from .tracker import UsageTracker
     from .usage import AgentUsage
 
-UsageStats = UsageRecord  # the seed documents' name for it
+UsageStats = UsageRecord  # the seed documents' names for them
+CostBreakdown = Cost
 
 _LAZY = {
     "AgentAnalytics": ".analytics",
@@ -75,6 +77,7 @@ _LAZY = {
     "StepObserver": ".adapters.native",
     "TokenCounter": ".tokens",
     "ToolMetrics": ".analytics",
+    "UsageTracker": ".tracker",
     "WorkflowHooks": ".adapters.native",
     "WorkflowResult": ".adapters.native",
     "WorkflowState": ".adapters.native",
@@ -94,6 +97,7 @@ __all__ = [
     "CacheStats",
     "Call",
     "Cost",
+    "CostBreakdown",
     "CostEstimator",
     "CostStatus",
     "Denial",
@@ -120,6 +124,7 @@ __all__ = [
     "UnknownModel",
     "UsageRecord",
     "UsageStats",
+    "UsageTracker",
     "WorkflowHooks",
     "WorkflowResult",
     "WorkflowState",

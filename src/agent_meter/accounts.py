@@ -334,7 +334,7 @@ class Accounts:
         return AgentUsage.snapshot(totals)
 
     def run(self, run_id: str) -> RunTree:
-        return self._read(lambda: self.tree.view(run_id))
+        return self._read(lambda: self.tree.view(run_id, tuple(self._history)))
 
     # -------------------------------------------------------------------------------------------- forgetting
 

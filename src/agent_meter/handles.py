@@ -12,10 +12,8 @@ An exception inside a block is recorded as that call's error and goes on its way
 
 from __future__ import annotations
 
-import functools
-import inspect
 import itertools
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Token
 from decimal import Decimal
 from types import TracebackType
@@ -23,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import attribution
 from .records import EMPTY, Call, Kind, Model, Record, Reserve, Status, TokenUsage, UsageRecord, pico
+from .streaming import Streamed, streamed
+from .tool_functions import metered
 from .usage import AgentUsage
 
 if TYPE_CHECKING:
@@ -105,6 +105,14 @@ class Handle:
                     attribution.running.set(self.call.parent)
         self._close(error)
 
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
 
 class _Parent(Handle):
     def llm(self, model: str, **options: Any) -> LlmHandle:
@@ -116,6 +124,10 @@ class _Parent(Handle):
     def _child(self, handle: H) -> H:
         handle.call.parent = self.call
         return handle
+
+    def result(self, value: Any) -> None:
+        """What came out of it, for observers that want content; never stored."""
+        self.call.response = value
 
     def thought(self, text: str) -> None:
         """Tell `WorkflowHooks` what the agent thinks; kept nowhere."""
@@ -134,9 +146,11 @@ class RunHandle(_Parent):
 
     kind = Kind.RUN
 
-    def __init__(self, meter: Meter, name: str, named: Mapping[str, object]) -> None:
+    def __init__(self, meter: Meter, name: str, named: Mapping[str, object], messages: Any = None) -> None:
         super().__init__(meter, name, named)
         self._numbers = itertools.count(1)
+        if meter.wants_content:
+            self.call.content = messages
 
     def step(self, name: str = "", **named: object) -> StepHandle:
         """The next step; it is numbered from 1 and called "step N" unless it has a name."""
@@ -172,11 +186,18 @@ class LlmHandle(Handle):
         max_output_tokens: int | None,
         kind: str,
         named: Mapping[str, object],
+        attempt: int = 1,
+        messages: Any = None,
     ) -> None:
         self.kind = Kind(kind)
         if self.kind not in MODEL_CALLS:
             raise ValueError(f"a model call is one of {', '.join(sorted(MODEL_CALLS))}, not {kind!r}")
         super().__init__(meter, "", named, Model(provider or "", model))
+        self._again = (model, provider, input_tokens, max_output_tokens, kind, named, attempt + 1, messages)
+        self._stream: Streamed | None = None
+        self.call.attempt = attempt
+        if meter.wants_content:
+            self.call.content = messages
         self.call.max_output_tokens = max_output_tokens
         if input_tokens is not None or max_output_tokens is not None:
             self.call.reserve = Reserve(input_tokens, max_output_tokens)
@@ -187,6 +208,35 @@ class LlmHandle(Handle):
         if self.call.first_token_at is None:
             self.call.first_token_at = self._meter.monotonic()
 
+    def stream(self, chunks: Any) -> Any:
+        """Hand on the chunks of a stream (sync or async), and finish with them.
+
+            for chunk in call.stream(client.chat.completions.create(..., stream=True)): ...
+
+        The first chunk with a token in it is the first token. A stream that is closed, left or dropped early is
+        recorded as cancelled with what was seen of it; one that breaks, as an error. Whatever else the stream can do
+        (`.response`, `with`) it still does. Inside of its `with` block a stream ends with the block at the latest; made
+        without a block it may be handed on, and ends when it is read, closed or dropped.
+        """
+        self._open()
+        stream = streamed(self, chunks)
+        if self._entered:
+            self._stream = stream
+        else:
+            self._meter.detach(self.call)
+        return stream
+
+    def again(self) -> LlmHandle:
+        """The next attempt at this call: the same model, options and place, numbered one more."""
+        handle = LlmHandle(self._meter, *self._again)
+        handle.call.parent = self.call.parent
+        return handle
+
+    def _close(self, error: BaseException | None) -> None:
+        if self._stream is not None:
+            self._stream.left(error)
+        super()._close(error)
+
     def finish(
         self,
         response: Any,
@@ -196,14 +246,16 @@ class LlmHandle(Handle):
         cached: bool = False,
         estimated: bool = False,
         tools: tuple[str, ...] = (),
+        error: BaseException | None = None,
     ) -> UsageRecord:
         """End the call with its `TokenUsage`, or with a provider's answer (SDK object, JSON body, stream events).
 
+        `error` is what kept the answer from being whole: the call has failed, or was cancelled, with what is known.
         Exact once: a second `finish` changes nothing and returns the first record.
         """
         self._open()
         usage: TokenUsage | None
-        status, error_type = Status.OK, None
+        status, error_type = status_of(error), None if error is None else type(error).__name__
         reading = None
         if response is None or isinstance(response, TokenUsage):
             usage = response
@@ -220,6 +272,7 @@ class LlmHandle(Handle):
             if reading.error_type is not None:
                 status, error_type = Status.ERROR, reading.error_type
                 usage = None if usage.missing == MISSING_BOTH else usage  # it was never answered
+        self.call.error = error
         self.call.response = response
         first_end = not self.call.done
         record = self._meter.close(
@@ -258,9 +311,11 @@ class ToolHandle(Handle):
         self.call.params = params or EMPTY
         self.call.call_id = call_id
 
-    def chunk(self, number: int = 1) -> None:
-        """A streaming tool has produced another chunk."""
+    def chunk(self, number: int = 1, *, content: Any = None) -> None:
+        """A streaming tool has produced another chunk; `content` is for observers that want it, and kept nowhere."""
         self.call.chunk_count += number
+        if self._meter.plugins.listeners:
+            self._meter.plugins.tell("chunk", self.call, content)
 
     def cost(self, amount: Decimal | float | str) -> None:
         """What the tool call itself cost, in US dollars."""
@@ -281,118 +336,16 @@ class ToolHandle(Handle):
             super()._close(error)
 
     def __call__(self, function: F) -> F:
-        return _metered(self._meter, function, self.call.name, self._named)
+        return _tool_function(self._meter, function, self.call.name, self._named)
 
 
 def tool_handle(
     meter: Meter, name: Any, params: Mapping[str, Any] | None, call_id: str, named: Mapping[str, object]
 ) -> Any:
     if callable(name):
-        return _metered(meter, name, getattr(name, "__name__", type(name).__name__), named)
+        return _tool_function(meter, name, getattr(name, "__name__", type(name).__name__), named)
     return ToolHandle(meter, name, params, call_id, named)
 
 
-def _metered(meter: Meter, function: F, name: str, named: Mapping[str, object]) -> F:
-    """`function` as a tool: each call of it is one tool call, its arguments are the parameters."""
-    try:
-        signature = inspect.signature(function)
-    except ValueError:  # some functions written in C have none
-        signature = inspect.Signature()
-
-    def handle(args: tuple[Any, ...], kwargs: dict[str, Any]) -> ToolHandle:
-        try:
-            params: Mapping[str, Any] = signature.bind(*args, **kwargs).arguments
-        except TypeError:
-            params = kwargs  # the call itself will say what is wrong with them
-        return ToolHandle(meter, name, {k: v for k, v in params.items() if k not in ("self", "cls")}, "", named)
-
-    wrapper: Any
-    if inspect.isasyncgenfunction(function):
-
-        @functools.wraps(function)
-        async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            items = function(*args, **kwargs)
-            with _Stream(handle(args, kwargs)) as tool:
-                try:
-                    sent = None
-                    while True:
-                        try:
-                            item = await items.asend(sent)
-                        except StopAsyncIteration:
-                            break
-                        tool.chunk()
-                        sent = yield item
-                finally:
-                    await items.aclose()
-
-    elif inspect.isgeneratorfunction(function):
-
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            items = function(*args, **kwargs)
-            with _Stream(handle(args, kwargs)) as tool:
-                return (yield from _Counted(items, tool))
-
-    elif inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with handle(args, kwargs) as tool:
-                value = await function(*args, **kwargs)
-                tool.result(value)
-                return value
-
-    else:
-
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with handle(args, kwargs) as tool:
-                value = function(*args, **kwargs)
-                tool.result(value)
-                return value
-
-    return wrapper  # type: ignore[no-any-return]
-
-
-class _Counted:
-    """A generator that counts its items as chunks; `send`, `throw` and its return value pass through."""
-
-    def __init__(self, items: Generator[Any, Any, Any], tool: ToolHandle) -> None:
-        self._items = items
-        self._tool = tool
-        self.close = items.close
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Any:
-        return self._chunk(next(self._items))
-
-    def send(self, value: Any) -> Any:
-        return self._chunk(self._items.send(value))
-
-    def throw(self, *error: Any) -> Any:
-        return self._chunk(self._items.throw(*error))
-
-    def _chunk(self, item: Any) -> Any:
-        self._tool.chunk()
-        return item
-
-
-class _Stream:
-    """A tool that yields: open from its first item to its last, but never the ambient parent in between.
-
-    What the consumer does between two items happens in the same context, and is not the tool's.
-    """
-
-    def __init__(self, tool: ToolHandle) -> None:
-        self._tool = tool
-
-    def __enter__(self) -> ToolHandle:
-        self._tool._open()
-        return self._tool
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._tool._close(error)
+def _tool_function(meter: Meter, function: F, name: str, named: Mapping[str, object]) -> F:
+    return metered(function, lambda params: ToolHandle(meter, name, params, "", named))

@@ -407,9 +407,12 @@ class Meter(Facts):
         """Say whose calls these are, for a `with` block. Nests; what an inner scope leaves out stays."""
         return attribution.Scope({"agent": agent, "task": task, "user": user, "session": session, "step": step}, tags)
 
-    def run(self, name: str = "", **attribution: object) -> RunHandle:
-        """One run of an agent of your own: `with meter.run("research", user="u1") as run:`."""
-        return RunHandle(self, name, attribution)
+    def run(self, name: str = "", *, messages: Any = None, **attribution: object) -> RunHandle:
+        """One run of an agent of your own: `with meter.run("research", user="u1") as run:`.
+
+        `messages` are for observers that want content; never stored.
+        """
+        return RunHandle(self, name, attribution, messages)
 
     def step(self, name: str = "", **attribution: object) -> StepHandle:
         return StepHandle(self, name, attribution)
@@ -422,13 +425,16 @@ class Meter(Facts):
         input_tokens: int | None = None,
         max_output_tokens: int | None = None,
         kind: str = "llm",
+        attempt: int = 1,
+        messages: Any = None,
         **attribution: object,
     ) -> LlmHandle:
         """One model call of your own loop: `with meter.llm("gpt-4o") as call: call.finish(client.create(...))`.
 
-        `input_tokens` and `max_output_tokens` are what a budget sets aside for it.
+        `input_tokens` and `max_output_tokens` are what a budget sets aside for it. `messages` are for observers that
+        want content; never stored.
         """
-        return LlmHandle(self, model, provider, input_tokens, max_output_tokens, kind, attribution)
+        return LlmHandle(self, model, provider, input_tokens, max_output_tokens, kind, attribution, attempt, messages)
 
     def tool(
         self, name: Any, params: Mapping[str, Any] | None = None, *, call_id: str = "", **attribution: object

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from .records import RUN, Call, RunRecord, ToolRecord
+from .records import RUN, Call, RunRecord, ToolRecord, UsageRecord
 from .totals import Totals
 from .usage import AgentUsage, money
 
@@ -52,6 +52,33 @@ class RunTree(msgspec.Struct, frozen=True):
             lines.append(f"{'  ' * depth}{run.name or run.kind}: {run.usage.total_tokens:,} tokens, {cost}")
             waiting += [(depth + 1, child) for child in reversed(run.children)]
         return "\n".join(lines)
+
+
+class _Below:
+    """Which records belong to a part of a tree; found out when somebody asks."""
+
+    __slots__ = ("all_ids", "children", "found", "id")
+
+    def __init__(self, id: str, children: tuple[RunTree, ...], all_ids: frozenset[str]) -> None:
+        self.id = id
+        self.children = children
+        self.all_ids = all_ids
+        self.found: set[str] | None = None
+
+    def ids(self) -> set[str]:
+        if self.found is None:
+            found, waiting = {self.id}, list(self.children)
+            while waiting:
+                below = waiting.pop()
+                found.add(below.id)
+                waiting += below.children
+            self.found = found
+        return self.found
+
+
+def _belongs(record: UsageRecord, part: _Below) -> bool:
+    ids = part.ids()
+    return record.parent_id in ids or (record.run_id in ids and record.parent_id not in part.all_ids)
 
 
 class Tree:
@@ -129,7 +156,8 @@ class Tree:
         node = self._nodes.get(id)
         return Totals() if node is None else node.own.copy()
 
-    def view(self, id: str) -> RunTree:
+    def view(self, id: str, records: Sequence[UsageRecord] = ()) -> RunTree:
+        """The run, step or tool and what is below it; `records` are those to pick its iterations from."""
         if id not in self._nodes:
             raise LookupError(
                 f"no run {id!r}: never opened here, or forgotten (the last {self._max:,} runs and steps are kept)"
@@ -138,6 +166,7 @@ class Tree:
         for node in order:  # grows while it is walked: parents before their children
             order += [self._nodes[child] for child in node.children if child in self._nodes]
         views: dict[str, RunTree] = {}
+        all_ids = frozenset(node.id for node in order)
         for node in reversed(order):
             children = tuple(views[child] for child in node.children if child in views)
             total = node.own.copy()
@@ -148,8 +177,8 @@ class Tree:
                 node.kind,
                 node.name,
                 node.status,
-                AgentUsage.snapshot(node.own.copy()),
-                AgentUsage.snapshot(total),
+                AgentUsage.snapshot(node.own.copy(), records, _belongs, _Below(node.id, (), all_ids)),
+                AgentUsage.snapshot(total, records, _belongs, _Below(node.id, children, all_ids)),
                 children,
             )
         return views[id]

@@ -60,7 +60,7 @@ class Replayed:
         self.metered = metered
         self.ttl = ttl
         self.input_tokens, self.max_output_tokens = input_tokens, max_output_tokens
-        self.attribution = attribution
+        self.attribution: dict[str, Any] = attribution
         self._meter = meter
         self._key = key
         self._ignore = IGNORED.union((ignore,) if isinstance(ignore, str) else ignore)

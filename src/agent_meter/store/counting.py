@@ -103,7 +103,7 @@ def tree_of(run_id: str, records: Sequence[Record]) -> RunTree:
         add(totals, record)
         if totals:
             tree.add(record.parent_id, record.run_id, totals)
-    return tree.view(run_id)
+    return tree.view(run_id, [r for r in records if type(r) is UsageRecord and r.status is not DENIED])
 
 
 def utc(at: datetime | None, what: str) -> datetime | None:
