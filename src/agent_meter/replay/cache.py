@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec.structs import replace
 
 from ..caching import CacheReport, CacheStats
+from ..errors import StoreError
 from ..records import OK, UsageRecord
 from ..totals import Totals
 from .entries import Entry, MemoryStorage, Storage, copied
@@ -29,7 +30,8 @@ class ReplayCache:
     """Keeps up to `max_size` answers (0: any number) for `default_ttl` seconds each (`None` or 0: for ever).
 
     When there is no more room, the least recently used one goes. With `path`, they are kept in that SQLite file,
-    which any number of threads and processes may share. With `meter`, a hit of `get` is recorded there as a replay;
+    which any number of threads and processes may share; `codec` says which answers can be written (SDKs' objects
+    can). `StoreError` when the file cannot be used. With `meter`, a hit of `get` is recorded there as a replay;
     functions decorated with `replayed` name their own. Safe to share among threads and asyncio tasks.
 
     What comes out is a copy, so that nobody can change what others get.
@@ -43,6 +45,7 @@ class ReplayCache:
         default_ttl: float | None = 300,
         *,
         meter: Meter | None = None,
+        path: str | os.PathLike[str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         if max_size < 0:
@@ -50,8 +53,13 @@ class ReplayCache:
         self.max_size = max_size
         self.default_ttl = _lifetime(default_ttl)
         self.meter = meter
-        monotonic = time.monotonic if clock is None else clock.monotonic
-        self._storage: Storage = MemoryStorage(max_size, monotonic)
+        self._storage: Storage
+        if path is None:
+            self._storage = MemoryStorage(max_size, time.monotonic if clock is None else clock.monotonic)
+        else:
+            from .sqlite import SqliteStorage
+
+            self._storage = SqliteStorage(path, max_size, time.time if clock is None else _seconds(clock))
         self._flights = Flights()
         self._lock = threading.RLock()
         self._forget()
@@ -74,7 +82,7 @@ class ReplayCache:
         """Keep a copy of an answer, and what it used: `usage`, or the second half of an (answer, `UsageRecord`) pair.
 
         `ttl` is seconds, 0 for ever; `None` means `default_ttl`. What ended as an error or was denied is no answer
-        and is not kept. `TypeError` for a value that cannot be copied, such as a stream.
+        and is not kept. `TypeError` for a value that cannot be kept, such as a stream.
         """
         if isinstance(usage, UsageRecord):
             usage = (usage,)
@@ -82,11 +90,20 @@ class ReplayCache:
         if not records and type(value) is tuple and len(value) == 2 and type(value[1]) is UsageRecord:
             records = (value[1],)
         if all(record.status is OK for record in records):
-            self._keep(key, Entry(copied(value), records), ttl)
+            try:
+                self._keep(key, Entry(copied(value), records), ttl)
+            except StoreError as error:
+                self._failed("set", error)
 
     def delete(self, key: str) -> bool:
         """Forget one answer; whether there was one."""
         return self._storage.delete(key)
+
+    def close(self) -> None:
+        """Close the file, if there is one. It opens again when something is asked."""
+        close = getattr(self._storage, "close", None)
+        if close is not None:
+            close()
 
     def clear(self) -> None:
         """Forget all answers; the statistics begin anew."""
@@ -190,6 +207,10 @@ def _lifetime(ttl: float | None) -> float | None:
     if ttl is not None and not ttl >= 0:
         raise ValueError(f"a time to live is seconds, or 0 for ever; got {ttl!r}")
     return ttl or None
+
+
+def _seconds(clock: Clock) -> Callable[[], float]:
+    return lambda: clock.now().timestamp()
 
 
 def _after_fork() -> None:

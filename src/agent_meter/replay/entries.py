@@ -4,6 +4,7 @@ is room."""
 from __future__ import annotations
 
 import copy
+import heapq
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,17 +16,22 @@ import msgspec
 
 from ..records import TokenUsage, UsageRecord
 
+SYNC, ASYNC = "sync", "async"
+
 
 class Entry(msgspec.Struct, frozen=True):
     """One answer. `records` are the calls that were paid for it; empty when nobody metered them."""
 
     answer: Any
     records: tuple[UsageRecord, ...] = ()
-    streamed: bool = False  # the answer is a list of what a stream gave
+    streamed: str = ""  # SYNC or ASYNC: the answer is the list of what a stream of that kind gave
 
 
 class Storage(Protocol):
-    """Where entries are: in memory, or in a file."""
+    """Where entries are: in memory, or in a file, which may keep its caller waiting. What has expired goes first,
+    then what was used least recently."""
+
+    waits: bool
 
     def get(self, key: str) -> Entry | None:
         """A copy of its own for who asks."""
@@ -56,12 +62,15 @@ def copied(value: Any) -> Any:
 
 
 class MemoryStorage:
-    """Least recently used goes first. Nothing outlives the process."""
+    """Nothing outlives the process."""
+
+    waits = False
 
     def __init__(self, max_size: int, monotonic: Callable[[], float]) -> None:
         self._max_size = max_size
         self._now = monotonic
         self._entries: OrderedDict[str, tuple[Entry, float | None]] = OrderedDict()
+        self._ends: list[tuple[float, str]] = []  # a heap; some of them are of entries that are gone
         # Reentrant: a finalizer may ask while this very thread asks.
         self._lock = threading.RLock()
 
@@ -80,30 +89,42 @@ class MemoryStorage:
     def set(self, key: str, entry: Entry, ttl: float | None) -> int:
         evicted = 0
         with self._lock:
-            now = self._now()
-            self._entries[key] = entry, None if ttl is None else now + ttl
+            self._expire()
+            expires = None if ttl is None else self._now() + ttl
+            self._entries[key] = entry, expires
             self._entries.move_to_end(key)
+            if expires is not None:
+                heapq.heappush(self._ends, (expires, key))
             while self._max_size and len(self._entries) > self._max_size:
-                _, (_, expires) = self._entries.popitem(last=False)
-                evicted += expires is None or now < expires  # what had expired made room by itself
+                self._entries.popitem(last=False)
+                evicted += 1
         return evicted
 
     def delete(self, key: str) -> bool:
         with self._lock:
-            found = self._entries.pop(key, None)
-            return found is not None and (found[1] is None or self._now() < found[1])
+            self._expire()
+            return self._entries.pop(key, None) is not None
 
     def clear(self) -> None:
         with self._lock:
             self._entries.clear()
+            self._ends.clear()
 
     def size(self) -> int:
         with self._lock:
-            now = self._now()
-            gone = [key for key, (_, expires) in self._entries.items() if expires is not None and now >= expires]
-            for key in gone:
-                del self._entries[key]
+            self._expire()
             return len(self._entries)
+
+    def _expire(self) -> None:
+        now, ends, entries = self._now(), self._ends, self._entries
+        while ends and ends[0][0] <= now:
+            expires, key = heapq.heappop(ends)
+            found = entries.get(key)
+            if found is not None and found[1] == expires:
+                del entries[key]
+        if len(ends) > 64 + 2 * len(entries):  # many were set again and again
+            self._ends = [(expires, key) for key, (_, expires) in entries.items() if expires is not None]
+            heapq.heapify(self._ends)
 
     def after_fork(self) -> None:
         self._lock = threading.RLock()  # another thread of the parent may have held it

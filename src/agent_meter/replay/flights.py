@@ -29,7 +29,7 @@ class Flight:
         self.key = key
         self.thread = threading.get_ident()
         self.pid = os.getpid()
-        self.loop = _running_loop()
+        self.loop = running_loop()
         self.entry: Entry | None = None
         self.shareable = True
         self.done = threading.Event()
@@ -105,7 +105,7 @@ class Flights:
 
     async def await_(self, flight: Flight) -> bool:
         """The same, for a task: the event loop goes on."""
-        loop = _running_loop()
+        loop = running_loop()
         aboard = _aboard.get()
         if loop is None or not self._may_wait(flight, aboard):
             return False
@@ -148,7 +148,7 @@ def _reaches(flight: Flight, goals: tuple[Flight, ...], seen: set[int]) -> bool:
     return any(id(other) not in seen and _reaches(other, goals, seen) for other in flight.waits)
 
 
-def _running_loop() -> Any:
+def running_loop() -> Any:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import itertools
@@ -9,11 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..handles import LlmHandle
-from ..records import TokenUsage, UsageRecord
+from .asking import Again, Attempt, stream_kind
 from .entries import Entry, copied
-from .flights import Flight
+from .flights import Flight, running_loop
 from .keys import is_absent, key_of, name_of, tools_of
-from .listening import Heard, attach, listen
+from .listening import Heard, attach
 
 if TYPE_CHECKING:
     from ..meter import Meter
@@ -168,6 +169,14 @@ class Question:
             self.replay(entry)
         return entry
 
+    async def aknown(self) -> Entry | None:
+        if self.key is None or not self.cache._storage.waits or running_loop() is None:
+            return self.known()
+        entry = await asyncio.to_thread(self.cache._look, self.key)
+        if entry is not None:
+            self.replay(entry)
+        return entry
+
     def replay(self, entry: Entry) -> None:
         passed = self.meter.monotonic() - self._started
         self.cache._replay(entry, self.meter, passed, self.asking.attribution)
@@ -201,33 +210,28 @@ class Question:
             **asking.attribution,
         )
 
-    def keep(self, answer: Any, heard: Heard, *, streamed: bool = False) -> Entry | None:
-        """Put an answer into the cache; `None` where it is not one, or cannot be kept."""
+    def entry(self, answer: Any, heard: Heard, streamed: str = "") -> Entry | None:
+        """What to keep of an answer; `None` where it is not one, or cannot be kept."""
         if self.key is None or not heard.answered:
             return None
-        entry = None
         try:
-            entry = Entry(copied(answer), heard.paid, streamed)
+            return Entry(copied(answer), heard.paid, streamed)
+        except Exception as error:
+            self.cache._failed("set", error, self.meter)
+            return None
+
+    def store(self, entry: Entry) -> None:
+        assert self.key is not None
+        try:
             self.cache._keep(self.key, entry, self.asking.ttl)
         except Exception as error:
             self.cache._failed("set", error, self.meter)
-        return entry
 
-
-def finish(call: LlmHandle, answer: Any) -> None:
-    """End a call with its answer: an SDK's object, a JSON body, or a pair of anything and its usage."""
-    usage = used(answer)
-    # Text is an answer and not a provider's message, whatever it looks like.
-    call.finish(usage if usage is not None or isinstance(answer, str) else answer)
-
-
-def used(answer: Any) -> TokenUsage | None:
-    """The usage that a function hands out with its answer: (answer, `TokenUsage` or `UsageRecord`)."""
-    if type(answer) is tuple and len(answer) == 2:
-        answer = answer[1]
-    if isinstance(answer, UsageRecord):
-        return answer.usage
-    return answer if isinstance(answer, TokenUsage) else None
+    async def astore(self, entry: Entry) -> None:
+        if self.cache._storage.waits and running_loop() is not None:
+            await asyncio.to_thread(self.store, entry)
+        else:
+            self.store(entry)
 
 
 def _client(owner: Any) -> Any:
@@ -248,6 +252,10 @@ def replayed(cache: ReplayCache, meter: Meter | None, options: Mapping[str, Any]
     return decorate
 
 
+def _given(entry: Entry) -> Any:
+    return Again(entry.answer) if entry.streamed else entry.answer
+
+
 def _synchronous(asking: Replayed) -> Callable[..., Any]:
     cache, flights, function = asking.cache, asking.cache._flights, asking.function
 
@@ -256,7 +264,7 @@ def _synchronous(asking: Replayed) -> Callable[..., Any]:
         while question.key is not None:
             entry = question.known()
             if entry is not None:
-                return entry.answer
+                return _given(entry)
             flight, leads = flights.lead(question.key)
             if leads:
                 return ask(question, flight, args, kwargs)
@@ -271,18 +279,21 @@ def _synchronous(asking: Replayed) -> Callable[..., Any]:
         entry, answered = None, False
         try:
             if flight is not None and (known := question.known()) is not None:
-                return known.answer  # it came between the look and the take-off
+                return _given(known)  # it came between the look and the take-off
             cache._count(misses=1)
-            with listen(question.meter) as heard:
-                call = question.call()
-                if call is None:
+            attempt = Attempt(question)
+            try:
+                with attempt.listening():
                     answer = function(*args, **kwargs)
-                else:
-                    with call:
-                        answer = function(*args, **kwargs)
-                        finish(call, answer)
+            except BaseException as error:
+                attempt.failed(error)
+                raise
             answered = True
-            entry = question.keep(answer, heard)
+            if stream_kind(answer):
+                return attempt.streaming(answer)
+            entry = attempt.ended(answer)
+            if entry is not None:
+                question.store(entry)
             return answer
         finally:
             if flight is not None:
@@ -297,9 +308,9 @@ def _asynchronous(asking: Replayed) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         question = asking.question(args, kwargs)
         while question.key is not None:
-            entry = question.known()
+            entry = await question.aknown()
             if entry is not None:
-                return entry.answer
+                return _given(entry)
             flight, leads = flights.lead(question.key)
             if leads:
                 return await ask(question, flight, args, kwargs)
@@ -313,19 +324,22 @@ def _asynchronous(asking: Replayed) -> Callable[..., Any]:
     async def ask(question: Question, flight: Flight | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         entry, answered = None, False
         try:
-            if flight is not None and (known := question.known()) is not None:
-                return known.answer
+            if flight is not None and (known := await question.aknown()) is not None:
+                return _given(known)
             cache._count(misses=1)
-            with listen(question.meter) as heard:
-                call = question.call()
-                if call is None:
+            attempt = Attempt(question)
+            try:
+                with attempt.listening():
                     answer = await function(*args, **kwargs)
-                else:
-                    with call:
-                        answer = await function(*args, **kwargs)
-                        finish(call, answer)
+            except BaseException as error:
+                attempt.failed(error)
+                raise
             answered = True
-            entry = question.keep(answer, heard)
+            if stream_kind(answer):
+                return attempt.streaming(answer)
+            entry = attempt.ended(answer)
+            if entry is not None:
+                await question.astore(entry)
             return answer
         finally:
             if flight is not None:
