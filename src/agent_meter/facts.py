@@ -153,6 +153,36 @@ class Facts:
         assert type(replayed) is UsageRecord
         return replayed
 
+    def record_call(
+        self,
+        call: Call,
+        usage: TokenUsage | None,
+        *,
+        status: Status = OK,
+        error_type: str | None = None,
+        response_model: str | None = None,
+        cached: bool = False,
+        estimated: bool = False,
+        notes: tuple[str, ...] = (),
+        duration: float | None = None,
+    ) -> UsageRecord:
+        """Record an adapter's `call` that was never opened, for it was heard of afterwards. No guard is asked."""
+        self._facts(call, EMPTY, None)
+        call.rates = self.rates(call.model or Model())
+        record = self._finish(
+            call,
+            usage,
+            status,
+            error_type,
+            response_model,
+            cached=cached,
+            estimated=estimated,
+            notes=notes,
+            duration=duration,
+        )
+        assert type(record) is UsageRecord
+        return record
+
     def record_pass(
         self,
         call: Call,
@@ -236,7 +266,8 @@ class Facts:
         """What `open` would have found out about a call that is told afterwards."""
         if started_at is not None and started_at.tzinfo is None:
             raise ValueError(f"started_at must be aware, for example datetime.now(UTC); got {started_at!r}")
-        self._adopt(call)
+        if call.parent is None:
+            self._adopt(call)
         whose.complete(call)
         whose.overrule(call, named)
         if self.plugins.tagged:

@@ -19,6 +19,7 @@ from .meter import Meter, default_meter
 # The module that an adapter waits for, and the adapter's module with `attach(module, meter) -> undo`.
 ADAPTERS = {
     "langchain_core.tracers.context": ".adapters.langchain.install",
+    "llama_index.core": ".adapters.llama_index.install",
 }
 
 _lock = threading.RLock()

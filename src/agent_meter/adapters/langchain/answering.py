@@ -17,9 +17,10 @@ from langchain_core.outputs import ChatGeneration, GenerationChunk, LLMResult
 
 from ...errors import BudgetExceeded
 from ...records import EMPTY, TokenUsage
+from ..estimating import incomplete, missing_input, nothing_counted
 from ..failing import UNSEEN, never_answered, told_by
 from ..payloads import Pass, from_langchain
-from .estimating import complete, incomplete, missing_input, nothing_counted, said, unfinished
+from .estimating import complete, said, unfinished
 from .flights import Flight
 from .hosted import BESIDE, BILLED_BESIDE, with_fees, with_unseen_passes
 from .requested import as_asked

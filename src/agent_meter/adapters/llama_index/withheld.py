@@ -1,0 +1,101 @@
+"""What an integration was told and does not pass on, so that a number which looks whole is not taken for it.
+
+Told by the integration and by what was asked: an answer never shows what its client dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from ...records import TokenUsage
+from ..estimating import also_missing
+from ..payloads.fields import fields
+from .nodes import Flight
+
+Finding = tuple[TokenUsage, tuple[str, ...]]
+HOUR = "1h"
+HOUR_TOKENS = "cache_write_1h_tokens"
+CACHE_CLASSES = ("cache_read_tokens", "cache_write_tokens", HOUR_TOKENS)
+_DEEPEST = 8
+
+
+def withheld(flight: Flight, usage: TokenUsage, response: Any, provider: str, *, cut: bool) -> Finding:
+    """`usage` with the classes that the integration keeps to itself as missing; the notes say why."""
+    if cut and "output_tokens" not in usage.missing:
+        usage = also_missing(usage, ("output_tokens",))  # seen before the answer was over: a lower bound
+    look = KEEPING_BACK.get(provider)
+    return (usage, ()) if look is None else look(flight, usage, response)
+
+
+def _anthropic(flight: Flight, usage: TokenUsage, response: Any) -> Finding:
+    """Of a stream's start, where Anthropic says the most, the integration keeps the uncached input alone."""
+    if not flight.streamed or not usage.output_tokens:
+        return usage, ()
+    notes: tuple[str, ...] = ()
+    told = fields(fields(flight.told[-1] if flight.told else response.raw).get("usage"))
+    if told.get("cache_read_input_tokens") is None and told.get("cache_creation_input_tokens") is None:
+        unseen = ("input_tokens", *CACHE_CLASSES) if _cached(flight) else CACHE_CLASSES
+        usage = also_missing(usage, unseen)
+        notes = ("llama-index-llms-anthropic does not tell what a stream read from the prompt cache, and wrote to it",)
+    if usage.cache_write_tokens and not usage.cache_write_1h_tokens:
+        lives = set(_times_to_live((flight.asked, flight.params, _own(flight)), 0))
+        if lives == {HOUR}:
+            usage = msgspec.structs.replace(usage, cache_write_1h_tokens=usage.cache_write_tokens)
+            notes += ("streamed: the time to live of cache writes is what was asked for",)
+        elif HOUR in lives:
+            usage = also_missing(usage, (HOUR_TOKENS,))
+            notes += ("streamed: how many cache writes live for an hour was not seen",)
+    return usage, notes
+
+
+def _cached(flight: Flight) -> bool:
+    """Whether the prompt cache was asked for."""
+    return bool(set(_times_to_live((flight.asked, flight.params, _own(flight)), 0)))
+
+
+def _own(flight: Flight) -> Any:
+    """What the model object itself asks for in every call."""
+    instance = flight.node.instance
+    extra = getattr(instance, "additional_kwargs", None)
+    index = getattr(instance, "cache_idx", None)
+    return (extra, {"cache_control": {"ttl": "5m"}} if index is not None else None)
+
+
+def _times_to_live(value: Any, depth: int) -> Iterator[str]:
+    """The `ttl` of every `cache_control` in messages, tools and parameters; five minutes where none is named."""
+    if depth > _DEEPEST or value is None:
+        return
+    if isinstance(value, Mapping):
+        control = value.get("cache_control")
+        if control is not None:
+            yield str(fields(control).get("ttl") or "5m")
+        for inner in value.values():
+            if isinstance(inner, (Mapping, list)):
+                yield from _times_to_live(inner, depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _times_to_live(inner, depth + 1)
+    elif (blocks := getattr(value, "blocks", None)) is not None:  # a message
+        yield from _times_to_live(getattr(value, "additional_kwargs", None), depth + 1)
+        yield from _times_to_live(blocks, depth + 1)
+    elif (control := getattr(value, "cache_control", None)) is not None:  # a cache point among its blocks
+        yield str(getattr(control, "ttl", None) or "5m")
+
+
+def _google(flight: Flight, usage: TokenUsage, response: Any) -> Finding:
+    """The last event of a stream says the most, and is dropped when it has no text."""
+    if not flight.streamed or not usage.output_tokens:
+        return usage, ()
+    if fields(response.raw).get("finish_reason") is not None:
+        return usage, ()
+    note = "llama-index-llms-google-genai dropped the last event of the stream, and its usage"
+    return also_missing(usage, ("output_tokens",)), (note,)
+
+
+KEEPING_BACK: Mapping[str, Callable[[Flight, TokenUsage, Any], Finding]] = {
+    "anthropic": _anthropic,
+    "google_genai": _google,
+}
