@@ -13,9 +13,10 @@ from threading import RLock
 from typing import Any, TypeVar
 
 from .files import write_text
-from .patterns import OTHER, Policy, ToolParameters, printable, short_name, type_name
+from .patterns import OTHER, Policy, ToolParameters, short_name, type_name
 from .records import Status, ToolRecord, dollars, pico
 from .sketches import LogHistogram
+from .spreadsheets import cell
 from .tool_metrics import ToolMetrics, money
 
 __all__ = ["AgentAnalytics", "ToolMetrics"]
@@ -29,15 +30,6 @@ COLUMNS = (
 )  # fmt: skip
 _KEPT_ERRORS = 5
 _MOST_DOLLARS = 10**9  # a tool call that cost more is a mistake
-
-
-def _cell(text: str) -> str:
-    """A text as a cell of a CSV file that no spreadsheet takes for a formula, or for two cells."""
-    text = printable(text)
-    if text.lstrip().startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠")):
-        text = f"'{text}"
-    # Some read a semicolon as the separator, and what follows it as a cell of its own.
-    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',;"') else text
 
 
 class _Tool:
@@ -278,7 +270,7 @@ class AgentAnalytics:
         for one in self.get_all_metrics().values():
             counts = str(one.total_calls), str(one.successful_calls), str(one.failed_calls)
             figures = f"{one.success_rate:.2f}", f"{one.avg_duration:.4f}", f"{one.total_duration:.4f}"
-            rows.append((_cell(one.name), *counts, *figures, money(one.total_cost)))
+            rows.append((cell(one.name), *counts, *figures, money(one.total_cost)))
         write_text(filepath, "".join(",".join(row) + "\r\n" for row in rows))
 
     def reset(self) -> None:

@@ -1,0 +1,35 @@
+"""What every format has in common: a sink is given one record after another, and closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, BinaryIO, Protocol
+
+import msgspec
+
+from ..records import Record
+
+Beside = Callable[[str], AbstractContextManager[BinaryIO]]  # opens a file beside the one that is written
+
+
+class Sink(Protocol):
+    """Writes records to a file that others can read. Its memory does not grow with the number of records."""
+
+    def write(self, record: Record) -> None: ...
+
+    def close(self) -> None:
+        """Write what has to come last. The file itself is closed by whoever opened it."""
+
+
+json_bytes = msgspec.json.Encoder().encode
+
+
+def require(module: str, extra: str, what: str) -> Any:
+    """An optional dependency. `ImportError` says how to install it."""
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{what} needs {module.partition('.')[0]}: pip install 'agent-meter[{extra}]'") from error
