@@ -4,7 +4,9 @@ MeterError
 ├── PluginError         a plugin is not what the hooks expect
 ├── PriceError          prices are wrong in form
 │   └── UnknownModel    a number was asked for, and no rate is known (also a LookupError)
-└── StoreError          records could not be made durable
+├── StoreError          records could not be made durable
+├── ExportError         there is no such export format, or it has no such option
+└── ImportFailed        a file is in no form that can be imported
 
 Every message names the value and the limit.
 """
@@ -46,3 +48,11 @@ class UnknownModel(PriceError, LookupError):
 
 class StoreError(MeterError):
     """Records could not be made durable."""
+
+
+class ExportError(MeterError, ValueError):
+    """There is no such format, or it has no such option."""
+
+
+class ImportFailed(MeterError, ValueError):
+    """A file is in none of the forms that can be read."""

@@ -14,16 +14,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from ..errors import MeterError
+from ..errors import ExportError
 from ..files import replacing
 from ..records import Record
 from .sinks import Sink
 
 __all__ = ["FORMATS", "ExportError", "Exported", "Format", "Sink", "export", "format_of"]
-
-
-class ExportError(MeterError, ValueError):
-    """There is no such format, or it has no such option."""
 
 
 class Format(NamedTuple):
@@ -67,7 +63,7 @@ def format_of(path: str) -> Format:
     asked = [format for format in FORMATS.values() if path.lower().endswith(format.suffixes)]
     if not asked:
         raise ExportError(f"{path!r} does not say its format: name one of {', '.join(FORMATS)}")
-    return max(asked, key=lambda format: max(len(end) for end in format.suffixes if path.lower().endswith(end)))
+    return max(asked, key=lambda one: max(len(end) for end in one.suffixes if path.lower().endswith(end)))
 
 
 def export(
@@ -97,16 +93,15 @@ def export(
         file = stack.enter_context(replacing(name)) if isinstance(path, str | os.PathLike) else path
         if side is not None:
             options["beside"] = lambda _: replacing(side)
-        sink = made(file, **options)
         number = 0
-        for number, record in enumerate(records, 1):
-            sink.write(record)
-            if progress is not None and number % _PROGRESS_EVERY == 0:
-                progress(number)
-        sink.close()
+        with made(file, **options) as sink:
+            for number, record in enumerate(records, 1):
+                sink.write(record)
+                if progress is not None and number % _PROGRESS_EVERY == 0:
+                    progress(number)
     if progress is not None:
         progress(number)
-    skipped = getattr(sink, "skipped", 0)
+    skipped = sink.skipped
     if side is not None and not skipped and os.path.isfile(side):
         os.unlink(side)  # of an earlier export: now everything has a price
     return Exported(name, chosen.name, number, skipped, side if skipped else None)

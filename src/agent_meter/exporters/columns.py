@@ -12,7 +12,16 @@ from typing import Any, NamedTuple
 
 from ..records import EMPTY, TOKEN_CLASSES, Record, ToolRecord, UsageRecord, dollars
 
-TEXT, COUNT, SECONDS, MONEY, FLAG, TIME, TEXTS, MAP = "text", "count", "seconds", "money", "flag", "time", "texts", "map"
+TEXT, COUNT, SECONDS, MONEY, FLAG, TIME, TEXTS, MAP = (
+    "text",
+    "count",
+    "seconds",
+    "money",
+    "flag",
+    "time",
+    "texts",
+    "map",
+)
 
 
 class Column(NamedTuple):
@@ -75,6 +84,7 @@ def row(record: Record) -> tuple[Any, ...]:
     """The values of a record in the order of `COLUMNS`; `None` where it has none, or where none is known."""
     if type(record) is UsageRecord:
         return _usage_row(record)
+    assert not isinstance(record, UsageRecord)
     tool = record if type(record) is ToolRecord else None
     return (
         record.id,

@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 from ..records import Record
 from ..spreadsheets import cell
 from .columns import NAMES, row
-from .sinks import json_bytes
+from .sinks import Sink, json_bytes
 
 
-class Csv:
+class Csv(Sink):
     """Amounts are exact decimals, times ISO 8601 in UTC, lists and maps JSON; an empty cell is "not known"."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -23,9 +23,6 @@ class Csv:
 
     def write(self, record: Record) -> None:
         self._file.write(f"{','.join(map(written, row(record)))}\r\n".encode("utf-8", "backslashreplace"))
-
-    def close(self) -> None:
-        pass
 
 
 _text = lru_cache(maxsize=4096)(cell)

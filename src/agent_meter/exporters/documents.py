@@ -8,15 +8,15 @@ from typing import Any, BinaryIO
 from .._version import __version__
 from ..encoding import to_document
 from ..records import Kind, Record, UsageRecord
-from .sinks import json_bytes
+from .sinks import Sink, json_bytes
 
 FORMAT = "agent_meter.records.v1"
 SOURCE = "/agent_meter"
 _TYPES = {kind: f"dev.agent_meter.{kind.value}.v1" for kind in Kind}
-_TYPES |= {kind: "dev.agent_meter.usage.v1" for kind in (Kind.LLM, Kind.EMBEDDING, Kind.RERANK)}
+_TYPES |= dict.fromkeys((Kind.LLM, Kind.EMBEDDING, Kind.RERANK), "dev.agent_meter.usage.v1")
 
 
-class JsonLines:
+class JsonLines(Sink):
     """One document a line; `agent-meter import` reads it back with nothing lost."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -25,11 +25,8 @@ class JsonLines:
     def write(self, record: Record) -> None:
         self._file.write(json_bytes(to_document(record)) + b"\n")
 
-    def close(self) -> None:
-        pass
 
-
-class Json:
+class Json(Sink):
     """One document: `{"format": …, "records": […], "count": …}`."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -46,7 +43,7 @@ class Json:
         self._file.write(b'\n],"count":%d}\n' % self._count)
 
 
-class CloudEvents:
+class CloudEvents(Sink):
     """One structured CloudEvent 1.0 a line (`application/cloudevents+json`); `source` says whose events they are."""
 
     def __init__(self, file: BinaryIO, *, source: str = SOURCE) -> None:
@@ -55,9 +52,6 @@ class CloudEvents:
 
     def write(self, record: Record) -> None:
         self._file.write(json_bytes(to_event(record, source=self._source)) + b"\n")
-
-    def close(self) -> None:
-        pass
 
 
 def to_event(record: Record, *, source: str = SOURCE) -> dict[str, Any]:

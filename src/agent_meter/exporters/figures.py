@@ -10,6 +10,7 @@ import threading
 from bisect import bisect_left
 from typing import Any, NamedTuple
 
+from ..patterns import printable
 from ..records import ABANDONED, DENIED, OK, RUN, Record, RunRecord, ToolRecord, UsageRecord
 from ..totals import Totals
 
@@ -28,9 +29,12 @@ _OPERATIONS = {"llm": "chat", "embedding": "embeddings", "rerank": "rerank"}
 
 
 class Series(NamedTuple):
+    """One set of labels. `model` is the name that priced the call, `response_model` the one that answered, if known."""
+
     operation: str
     provider: str
     request_model: str
+    response_model: str
     model: str
     agent: str
 
@@ -126,19 +130,21 @@ class Figures:
     def _series(self, record: UsageRecord) -> Series:
         series = Series(
             _OPERATIONS[record.kind],
-            record.provider,
+            printable(record.provider),
             self._bounded("model", record.request_model, MAX_MODELS),
+            self._bounded("model", record.response_model or "", MAX_MODELS),
             self._bounded("model", record.model or record.request_model, MAX_MODELS),
             self._bounded("agent", record.agent, MAX_AGENTS),
         )
         if series not in self.usage and len(self.usage) >= MAX_SERIES:
-            series = series._replace(request_model=OTHER, model=OTHER)
+            series = series._replace(request_model=OTHER, response_model=OTHER, model=OTHER)
             if series not in self.usage and len(self.usage) >= MAX_SERIES + MAX_AGENTS:
-                series = Series(series.operation, OTHER, OTHER, OTHER, OTHER)
+                series = Series(series.operation, OTHER, OTHER, OTHER, OTHER, OTHER)
         return series
 
     def _bounded(self, what: str, name: str, most: int) -> str:
         names = self._names[what]
+        name = printable(name)  # a line break in a label would break the line that it is on
         if name not in names:
             if len(names) >= most:
                 return OTHER

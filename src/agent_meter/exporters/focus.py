@@ -20,7 +20,7 @@ from ..records import Model, Record, ToolRecord, UsageRecord, dollars
 from ..spreadsheets import cell
 from .csv import Csv
 from .providers import Vendor, vendor
-from .sinks import Beside, json_bytes
+from .sinks import Beside, Sink, json_bytes
 
 COLUMNS = (
     "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd",
@@ -67,7 +67,7 @@ class _Charge:
         self.pico = self.billed = self.calls = 0
 
 
-class Focus:
+class Focus(Sink):
     """Adds charges up by `period` ("day" or "hour") and by the attribution named in `by`, which become tags.
 
     `account` is the BillingAccountId. `prices` split a call's cost into its units; where they no longer are the
@@ -99,7 +99,6 @@ class Focus:
         self._beside = beside
         self._side: Csv | None = None
         self._open = ExitStack()
-        self.skipped = 0
         self._file.write(f"{','.join(COLUMNS)}\r\n".encode())
 
     # ------------------------------------------------------------------------------------------- adding up
@@ -118,11 +117,12 @@ class Focus:
         cost = record.cost
         if cost.list_pico is None or cost.missing:
             self._set_aside(record)
-        if record.cached or not cost.list_pico and (record.usage is None or not record.usage.total_tokens):
+        if record.cached or (not cost.list_pico and (record.usage is None or not record.usage.total_tokens)):
             return
         if cost.list_pico is None:
             return
-        seller, model = vendor(record.provider), record.model or record.request_model
+        model = record.model or record.request_model
+        seller = vendor(record.provider or self._prices.find(Model("", model)).provider)
         status = cost.status.value
         billed_left, pico_left = cost.billed_pico or 0, cost.list_pico
         for meter, quantity, usd, per, pieces, pico in self._lines(record):
@@ -150,13 +150,25 @@ class Focus:
             if pico or (meter == "Input" and not cost.list_pico):
                 yield meter, 0, None, 1, "", pico
 
-    def _key(self, record: UsageRecord | ToolRecord, *what: Any) -> _Key:
+    def _key(
+        self,
+        record: UsageRecord | ToolRecord,
+        vendor: Vendor,
+        model: str,
+        meter: str,
+        card: str,
+        usd: Decimal | None,
+        per: int,
+        pieces: str,
+        status: str,
+    ) -> _Key:
         at = record.started_at.astimezone(UTC)
         start = at.replace(minute=0, second=0, microsecond=0)
         if self._period == "day":
             start = start.replace(hour=0)
         end = start + (timedelta(days=1) if self._period == "day" else timedelta(hours=1))
-        return _Key(start, end, *what, tuple(getattr(record, name) for name in self._by))
+        who = tuple(getattr(record, name) for name in self._by)
+        return _Key(start, end, vendor, model, meter, card, usd, per, pieces, status, who)
 
     def _charge(self, key: _Key, quantity: int | Decimal, pico: int, billed: int) -> None:
         charge = self._charges.get(key)
@@ -180,6 +192,9 @@ class Focus:
     def close(self) -> None:
         self._flush()
         self._open.close()
+
+    def discard(self, error: BaseException) -> None:
+        self._open.__exit__(type(error), error, error.__traceback__)
 
     def _flush(self) -> None:
         for key, charge in sorted(self._charges.items(), key=lambda item: item[0][:2] + item[0][3:6]):

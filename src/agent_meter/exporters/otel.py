@@ -19,7 +19,7 @@ from .figures import ITERATIONS, SECONDS, Figures, Series
 from .names import METRICS
 from .providers import vendor
 from .sinks import require
-from .watching import budgets_of
+from .watching import Budgeted, budgets_of
 
 if TYPE_CHECKING:
     from ..meter import Meter
@@ -50,6 +50,7 @@ class OpenTelemetryMetrics:
         self.semconv = semconv
         self.figures = Figures()
         self._meter: Meter | None = None
+        self._budgets: list[Budgeted] = []  # as of the last collection: asking may take long
         self._waiting: deque[tuple[str, float, Any]] = deque()
         from .._version import __version__
 
@@ -72,9 +73,11 @@ class OpenTelemetryMetrics:
         if type(record) is UsageRecord:
             if record.duration is not None and record.status is not DENIED:
                 wait(("duration", record.duration, (where, record.error_type)))
-            if self.semconv == "stable" and record.usage is not None and record.corrects is None:
-                wait((names.TOKEN_HISTOGRAM, record.usage.input_tokens, (where, "input")))
-                wait((names.TOKEN_HISTOGRAM, record.usage.output_tokens, (where, "output")))
+            usage, wrong = record.usage, record.corrects
+            # What a histogram has been given cannot be taken back: the first usage of a call is the one in it.
+            if self.semconv == "stable" and usage is not None and (wrong is None or wrong.usage is None):
+                wait((names.TOKEN_HISTOGRAM, usage.input_tokens, (where, "input")))
+                wait((names.TOKEN_HISTOGRAM, usage.output_tokens, (where, "output")))
             if self._trace is not None:
                 self._on_span(record)
         elif type(record) is ToolRecord:
@@ -162,7 +165,9 @@ class OpenTelemetryMetrics:
 
     def _watched(self, key: str) -> Iterable[tuple[float, Attributes]]:
         if key.startswith("budget_"):
-            for budget in budgets_of(self._meter):
+            if key == "budget_limit":  # the first of the four that is asked for at a collection
+                self._budgets = budgets_of(self._meter)
+            for budget in self._budgets:
                 value = getattr(budget, key.removeprefix("budget_"))
                 if value is not None:
                     yield value, {"budget": budget.name, "unit": budget.unit}
@@ -209,7 +214,7 @@ class OpenTelemetryMetrics:
                 span.set_attribute(names.SPAN_COST_SOURCE, "provider" if cost.status == "reported" else "local")
             if record.cached and cost.list_pico is not None:
                 span.set_attribute(names.SPAN_SAVED, float(dollars(cost.list_pico - cost.billed_pico)))
-        tightest = max(budgets_of(self._meter), key=lambda budget: budget.ratio or 0, default=None)
+        tightest = max(self._budgets, key=lambda budget: budget.ratio or 0, default=None)
         if tightest is not None and tightest.ratio is not None:
             span.set_attribute(names.SPAN_BUDGET, tightest.name)
             span.set_attribute(names.SPAN_BUDGET_RATIO, tightest.ratio)
@@ -220,7 +225,7 @@ def _attributes(series: Series) -> dict[str, str]:
         names.OPERATION: series.operation,
         names.PROVIDER: vendor(series.provider).telemetry,
         names.REQUEST_MODEL: series.request_model,
-        names.RESPONSE_MODEL: series.model,
+        names.RESPONSE_MODEL: series.response_model,
         names.AGENT: series.agent,
     }
     return {name: value for name, value in found.items() if value}

@@ -7,13 +7,13 @@ from typing import Any, BinaryIO
 
 from ..records import Record
 from . import columns as c
-from .sinks import require
+from .sinks import Sink, require
 
 ROW_GROUP = 20_000  # rows that are held in memory
 _PLACES = Decimal("1e-12")
 
 
-class Parquet:
+class Parquet(Sink):
     """Amounts are decimal128(38, 12) US dollars, times microseconds in UTC; raises `ImportError` without pyarrow."""
 
     def __init__(self, file: BinaryIO, *, row_group: int = ROW_GROUP) -> None:
@@ -32,6 +32,9 @@ class Parquet:
     def close(self) -> None:
         self._flush()
         self._writer.close()
+
+    def discard(self, error: BaseException) -> None:
+        self._writer.close()  # or it would try when it is collected, when the file is closed
 
     def _flush(self) -> None:
         if not self._rows:
@@ -64,7 +67,9 @@ def _value(value: Any, holds: str) -> Any:
     if holds == c.TEXT:
         return value.encode("utf-8", "backslashreplace").decode()  # a lone surrogate is no UTF-8
     if holds == c.MAP:
-        return [(_clean(name), f"{part:f}" if isinstance(part, Decimal) else _clean(part)) for name, part in value.items()]
+        return [
+            (_clean(name), f"{part:f}" if isinstance(part, Decimal) else _clean(part)) for name, part in value.items()
+        ]
     if holds == c.TEXTS:
         return [_clean(text) for text in value]
     return value

@@ -11,7 +11,7 @@ Labels are operation, provider, model, agent, tool and outcome: bounded, and nev
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..files import replacing
@@ -19,7 +19,7 @@ from ..hookspecs import hookimpl
 from ..records import Record, dollars
 from .figures import Figures, Histogram
 from .names import COUNTER, METRICS, Metric
-from .sinks import require
+from .sinks import Sink, require
 from .watching import Budgeted, budgets_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class PrometheusMetrics:
             file.write(self.text().encode())
 
 
-class Textfile:
+class Textfile(Sink):
     """The sink behind `export(records, "agent.prom")`: the counters of finished records, each in its last version."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -113,9 +113,7 @@ class _Fixed:
         return self._found
 
 
-def families(
-    figures: Figures, health: dict[str, Any] | None = None, budgets: Iterable[Budgeted] = ()
-) -> Iterator[Any]:
+def families(figures: Figures, health: dict[str, Any] | None = None, budgets: Iterable[Budgeted] = ()) -> Iterator[Any]:
     """The figures as prometheus_client's metric families, names and help from the one table."""
     core = require("prometheus_client.core", "prometheus", "Prometheus")
 
@@ -124,7 +122,7 @@ def families(
         made = core.CounterMetricFamily if metric.kind == COUNTER else core.GaugeMetricFamily
         return made(metric.prometheus, metric.help, labels=labels)
 
-    def counted(key: str, labels: tuple[str, ...], counts: dict[tuple[str, ...], int], *, money: bool = False) -> Any:
+    def counted(key: str, labels: tuple[str, ...], counts: Mapping[Any, int], *, money: bool = False) -> Any:
         found = family(key, labels)
         for values, count in counts.items():
             count = figures.rising(key, *values, value=count)
@@ -135,7 +133,7 @@ def families(
         yield from _usage(figures, counted)
         yield _histograms(core, METRICS["duration"], _MODEL, _merged(figures))
         yield from _tools(figures, core, family, counted)
-        yield counted("runs", ("agent", "status"), dict(figures.runs))
+        yield counted("runs", ("agent", "status"), figures.runs)
         yield _histograms(
             core, METRICS["iterations"], ("agent",), {(agent,): h for agent, h in figures.iterations.items()}
         )
@@ -213,9 +211,7 @@ def _merged(figures: Figures) -> dict[tuple[str, ...], Histogram]:
     return found
 
 
-def _histograms(
-    core: Any, metric: Metric, labels: tuple[str, ...], found: dict[tuple[str, ...], Histogram]
-) -> Any:
+def _histograms(core: Any, metric: Metric, labels: tuple[str, ...], found: dict[tuple[str, ...], Histogram]) -> Any:
     family = core.HistogramMetricFamily(metric.prometheus, metric.help, labels=labels)
     for values, histogram in found.items():
         total, buckets = 0, []

@@ -23,8 +23,21 @@ class Budgeted(NamedTuple):
 
 
 def budgets_of(meter: Meter | None) -> list[Budgeted]:
-    """How the meter's budgets stand; none where it has none, or cannot say."""
+    """How the meter's budgets stand; none where it has none, or cannot say.
+
+    A budget that counts for each user or agent apart is shown by its tightest counter: whose that is stays inside.
+    May ask a shared store, so it is not for the path of a call.
+    """
     status: Any = getattr(meter, "status", None)
-    if status is None:
+    if meter is None or status is None:
         return []
-    return []
+    found: dict[str, Budgeted] = {}
+    try:
+        for each in status():
+            one = Budgeted(each.name, each.unit, float(each.limit), float(each.used), float(each.reserved))
+            known = found.get(one.name)
+            if known is None or (one.ratio or 0) > (known.ratio or 0):
+                found[one.name] = one
+    except Exception as error:  # a store that is down must not take the scrape with it
+        meter.plugins.failed("budgets", "status", error)
+    return list(found.values())

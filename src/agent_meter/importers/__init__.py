@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import MeterError
+from ..errors import ImportFailed
 from ..pricing.book import PriceBook
 from ..records import Record
 from . import langfuse, otel, own
@@ -26,10 +26,6 @@ __all__ = ["FORMATS", "ImportFailed", "Imported", "import_file", "read"]
 FORMATS = ("records", "cloudevents", "langfuse", "otel")
 _PROGRESS_EVERY = 1000
 _KEPT_PROBLEMS = 10
-
-
-class ImportFailed(MeterError, ValueError):
-    """A file is in none of the forms that can be read."""
 
 
 class Imported(NamedTuple):
@@ -71,11 +67,7 @@ class Reading:
 
     def _of(self, form: str, document: dict[str, object], number: int) -> Iterator[Record]:
         try:
-            if form == "otel":
-                spans = otel.spans(document)
-            else:
-                spans = [document]
-            for span in spans:
+            for span in otel.spans(document) if form == "otel" else (document,):
                 try:
                     record = _READERS[form](span, self.prices)
                 except NotACall:
@@ -83,7 +75,7 @@ class Reading:
                     continue
                 self.records += 1
                 yield record
-        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+        except Exception as error:  # whatever is wrong with one entry, the others are read
             self._problem(f"entry {number}: {type(error).__name__}: {error}")
 
     def _problem(self, text: str) -> None:

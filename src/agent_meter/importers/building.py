@@ -25,7 +25,7 @@ from ..records import (
 )
 
 
-class NotACall(Exception):  # noqa: N818 - not an error: what a reader says of a span that is no call
+class NotACall(Exception):
     """An entry that is neither a model call nor a tool call."""
 
 

@@ -130,7 +130,9 @@ def _usage(get: Any) -> TokenUsage | None:
         count(get("input_audio")),
         count(get("output_audio")),
         # An embedding has no output that could be missed.
-        missing=() if missing == ("output_tokens",) and _KINDS.get(text(get("operation"))) is Kind.EMBEDDING else missing,
+        missing=()
+        if missing == ("output_tokens",) and _KINDS.get(text(get("operation"))) is Kind.EMBEDDING
+        else missing,
         reported_pico=None if cost is None else pico(str(cost)),
     )
 
