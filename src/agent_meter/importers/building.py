@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
@@ -29,9 +29,13 @@ class NotACall(Exception):
     """An entry that is neither a model call nor a tool call."""
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
 def stable_id(at: datetime, *source: str) -> str:
     """A UUID version 7 by its form: the time of the call, then a hash of where it comes from."""
-    millis = int(at.timestamp() * 1000) & (1 << 48) - 1
+    millis = (at - _EPOCH) // _MILLISECOND & (1 << 48) - 1
     bits = int.from_bytes(sha256("\0".join(source).encode("utf-8", "replace")).digest()[:10], "big")
     number = millis << 80 | 7 << 76 | (bits >> 62 & 0xFFF) << 64 | 2 << 62 | bits & (1 << 62) - 1
     text = f"{number:032x}"

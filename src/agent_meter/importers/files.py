@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-_HOLDERS = ("records", "data", "observations", "events")
+_HOLDERS = ("records", "data", "observations")
 _decode = msgspec.json.Decoder().decode
 
 
@@ -30,7 +30,9 @@ def documents(path: str, problem: Callable[[str], None]) -> Iterator[dict[str, A
                 found = _decode(file.read().removeprefix(b"\xef\xbb\xbf"))
             except msgspec.DecodeError:
                 file.seek(0)
-                yield from _lines(file, problem)
+                # An object over several lines, and then another: what consoles were written to.
+                rest = _concatenated(file, problem) if first.strip() in (b"{", b"[") else _lines(file, problem)
+                yield from rest
                 return
             yield from _objects(found, problem)
             return
@@ -48,6 +50,25 @@ def _lines(file: Any, problem: Callable[[str], None], start: int = 1) -> Iterato
             problem(f"line {number}: {error}")
             continue
         yield from _objects(found, problem)
+
+
+def _concatenated(file: Any, problem: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    import json
+
+    text, at, decode = file.read().decode("utf-8", "replace"), 0, json.JSONDecoder().raw_decode
+    while (at := _next_sign(text, at)) < len(text):
+        try:
+            found, at = decode(text, at)
+        except ValueError as error:
+            problem(f"after {at:,} characters: {error}")
+            return
+        yield from _objects(found, problem)
+
+
+def _next_sign(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
 
 
 def _objects(found: Any, problem: Callable[[str], None]) -> Iterator[dict[str, Any]]:
