@@ -20,6 +20,8 @@ NAMES = [
     "Alert",
     "AsyncAgentObserver",
     "Attempt",
+    "Budget",
+    "BudgetError",
     "BudgetExceeded",
     "CacheStats",
     "Call",
@@ -107,6 +109,7 @@ def test_an_alias_of_the_seed_documents_is_the_same_thing() -> None:
         ("agent_meter.exporters.otel", ["OpenTelemetryMetrics"]),
         ("agent_meter.exporters.prometheus", ["PrometheusMetrics"]),
         ("agent_meter.importers", ["Imported", "import_file", "read"]),
+        ("agent_meter.budgets", ["Budget", "BudgetStatus", "Budgets", "Engine", "MemoryEngine"]),
         ("agent_meter.adapters.payloads", ["read_usage"]),
         ("agent_meter.adapters.selectools", ["MeterObserver", "MeteredProvider"]),
     ],
@@ -119,9 +122,9 @@ def test_the_rooms_have_the_names_of_the_contract(room: str, names: list[str]) -
 
 def test_a_meter_has_the_methods_of_the_contract() -> None:
     expected = {
-        "analytics", "close", "detach", "expire", "flush", "health", "history", "llm", "observe", "open", "plugins",
-        "prices", "record_tool_call", "record_usage", "register", "reset", "run", "scope", "shutdown", "step", "tool",
-        "top", "tree", "unregister", "usage", "usage_by", "with_installed_plugins",
+        "analytics", "aopen", "budgets", "close", "detach", "expire", "flush", "health", "history", "llm", "observe",
+        "open", "plugins", "prices", "record_tool_call", "record_usage", "register", "reset", "run", "scope",
+        "shutdown", "step", "tool", "top", "tree", "unregister", "usage", "usage_by", "with_installed_plugins",
     }  # fmt: skip
 
     assert expected <= set(public(Meter()))

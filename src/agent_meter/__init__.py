@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
-from .errors import BudgetExceeded, MeterError, PluginError, PriceError, StoreError, UnknownModel
+from .errors import BudgetError, BudgetExceeded, MeterError, PluginError, PriceError, StoreError, UnknownModel
 from .hookspecs import hookimpl
 from .records import (
     Alert,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         WorkflowStep,
     )
     from .analytics import AgentAnalytics, ToolMetrics
+    from .budgets import Budget
     from .caching import CacheStats
     from .installation import Installation, install
     from .meter import Meter, default_meter
@@ -65,6 +66,7 @@ _LAZY = {
     "AgentObserver": ".adapters.native",
     "AgentUsage": ".usage",
     "AsyncAgentObserver": ".adapters.native",
+    "Budget": ".budgets",
     "CacheStats": ".caching",
     "CostEstimator": ".pricing",
     "Installation": ".installation",
@@ -93,6 +95,8 @@ __all__ = [
     "Alert",
     "AsyncAgentObserver",
     "Attempt",
+    "Budget",
+    "BudgetError",
     "BudgetExceeded",
     "CacheStats",
     "Call",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 from . import attribution
 from .defaults import Defaults
@@ -46,6 +46,7 @@ from .usage import AgentUsage
 
 if TYPE_CHECKING:
     from .analytics import AgentAnalytics
+    from .budgets import Budget, Budgets
     from .pricing import PriceBook
 
 _MEASURE = float("nan")  # told apart by identity: the duration is what has passed since the call was opened
@@ -62,8 +63,9 @@ class Meter(Facts):
     """Counts model calls and tool calls, prices them, says whose they are, and asks guards before each.
 
     `prices` is a mapping of overrides, a path to a TOML file or a `PriceBook`; `cost_rates` maps model names to US
-    dollars per 1,000 tokens. `keep` bounds what `history()` remembers. `strict=True` lets what a plugin raises
-    through, for tests. A meter is safe to share among threads and tasks.
+    dollars per 1,000 tokens. `budgets` are limits that hold (`meter.budgets` changes them). `keep` bounds what
+    `history()` remembers. `strict=True` lets what a plugin raises through, for tests. A meter is safe to share among
+    threads and tasks.
     """
 
     call_ttl = 3600.0  # seconds after which a model or tool call that nobody closed is given up
@@ -75,6 +77,7 @@ class Meter(Facts):
         *,
         prices: Mapping[str, Any] | str | PriceBook | None = None,
         cost_rates: Mapping[str, Any] | None = None,
+        budgets: Iterable[Budget] = (),
         cost_warning_threshold: float | Decimal | None = None,
         analytics: bool = True,
         keep: int = 10_000,
@@ -106,6 +109,9 @@ class Meter(Facts):
         self.plugins.startup(self)
         for name, plugin in built_in.plugins:
             self.plugins.register(plugin, name)
+        self._budgets: Budgets | None = None
+        if budgets := list(budgets):
+            self._budgets = self._budgeting(budgets)
         for plugin in plugins:
             self.register(plugin)
 
@@ -120,6 +126,22 @@ class Meter(Facts):
 
     def open(self, call: Call) -> Call:
         """Let a call begin. Raises `BudgetExceeded` when a guard denies it; nothing else."""
+        self._begin(call)
+        if self.plugins.guarded and (denial := self._admit(call)) is not None:
+            self._deny(call, denial)
+        return self._begun(call)
+
+    async def aopen(self, call: Call) -> Call:
+        """`open` for async code: where a budget must wait, or ask a shared store, the event loop goes on."""
+        self._begin(call)
+        call.awaits = True  # the budgets pass it by, and are asked below
+        if self.plugins.guarded and (denial := self._admit(call)) is not None:
+            self._deny(call, denial)
+        if self._budgets is not None and (denial := await self._budgets.aadmit(call)) is not None:
+            self._deny(call, denial)
+        return self._begun(call)
+
+    def _begin(self, call: Call) -> None:
         plugins, kind = self.plugins, call.kind
         if call.parent is None:
             self._adopt(call)
@@ -132,20 +154,22 @@ class Meter(Facts):
         call.started_at = call.started_at or self.now()
         if call.model is not None:
             call.rates = self.rates(call.model)
-        if plugins.guarded and kind is not RUN and kind is not STEP and not call.unguarded:
-            denial = self._admit(call)
-            if denial is not None:
-                self._finish(call, None, DENIED, "BudgetExceeded")
-                plugins.tell("denied", call, denial)
-                raise BudgetExceeded(denial)
+
+    def _deny(self, call: Call, denial: Denial) -> NoReturn:
+        self._finish(call, None, DENIED, "BudgetExceeded")
+        self.plugins.tell("denied", call, denial)
+        raise BudgetExceeded(denial)
+
+    def _begun(self, call: Call) -> Call:
         self._open[call.id] = call
+        parent = call.parent
         if parent is not None:
             if parent.children is None:
                 parent.children = {}
             parent.children[call.id] = call
-        if self.joining.taps and kind in MODEL_CALLS:
+        if self.joining.taps and call.kind in MODEL_CALLS:
             announce(call, self.joining)
-        plugins.opened(call)
+        self.plugins.opened(call)
         if call.started > self._next_sweep:
             self.expire()
         return call
@@ -291,6 +315,8 @@ class Meter(Facts):
     # -------------------------------------------------------------------------------- what the path asks for
 
     def _admit(self, call: Call) -> Denial | None:
+        if call.unguarded or call.kind is RUN or call.kind is STEP:
+            return None
         if call.reserve is not None and call.rates is not None:
             bound = TokenUsage(call.reserve.input_tokens or 0, call.reserve.output_tokens or 0)
             cost = self._rating.cost(call.rates, bound, call)
@@ -442,6 +468,23 @@ class Meter(Facts):
         """One tool call, `with meter.tool("search", {"q": q}):`, or a decorator: `@meter.tool`, `@meter.tool("x")`."""
         return tool_handle(self, name, params, call_id, attribution)
 
+    # ---------------------------------------------------------------------------------------------- budgets
+
+    def _budgeting(self, budgets: Iterable[Budget]) -> Budgets:
+        from .budgets import Budgets, MemoryEngine
+
+        clock = time.time if self.now is _utc_now else lambda: self.now().timestamp()
+        plugin = Budgets(budgets, engine=MemoryEngine(clock), meter=self)
+        self.plugins.register(plugin, "budgets")
+        return plugin
+
+    @property
+    def budgets(self) -> Budgets:
+        """The budgets: `.set` `.add` `.remove` `.reset` `.status`; iterates over them."""
+        if self._budgets is None:
+            self._budgets = self._budgeting(())
+        return self._budgets
+
     # ---------------------------------------------------------------------------------------------- answers
 
     @property
@@ -484,6 +527,7 @@ class Meter(Facts):
         for (plugin, hook), count in list(self.plugins.failures.items()):
             failures.setdefault(plugin, {})[hook] = count
             last_errors.setdefault(plugin, {})[hook] = self.plugins.last_errors.get((plugin, hook), "")
+        budgets = {} if self._budgets is None else {"budgets": self._budgets.health()}
         return {
             "ok": not failures,
             "failures": failures,
@@ -493,6 +537,7 @@ class Meter(Facts):
             "corrected_calls": self._corrected,
             "disagreements": self.joining.disagreements,
             "plugins": self.plugins.names(),
+            **budgets,
         }
 
     # ---------------------------------------------------------------------------------------------- plugins

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -518,14 +518,32 @@ Record = UsageRecord | ToolRecord | RunRecord
 
 
 class Denial(msgspec.Struct, frozen=True):
-    """Why a call may not go ahead, as a sentence, and who says so."""
+    """Why a call may not go ahead, as a sentence, and who says so.
+
+    A budget also says which one it is and how it stands: `limit`, `used`, `reserved` (held by calls in flight) and
+    `requested` are in `unit` (usd_pico, tokens, requests). `fits` is the number of output tokens with which the call
+    would still have been let through; `None` where that is not the question. `per` is the window, `resets_at` when
+    something of it is free again.
+    """
 
     reason: str
     by: str = ""
+    budget: str = ""
+    unit: str = ""
+    limit: int | None = None
+    used: int | None = None
+    reserved: int | None = None
+    requested: int | None = None
+    resets_at: datetime | None = None
+    fits: int | None = None
+    per: str = ""
 
 
 class Alert(msgspec.Struct, frozen=True):
-    """A threshold was crossed: `used` of `limit` (both in `unit`: usd_pico, tokens, requests)."""
+    """A threshold was crossed: `used` of `limit` (both in `unit`: usd_pico, tokens, requests).
+
+    Of a budget, `scope` says which of its counters (`agent=alice`), where it has one for each.
+    """
 
     name: str
     message: str
@@ -534,24 +552,30 @@ class Alert(msgspec.Struct, frozen=True):
     limit: int | None = None
     unit: str = ""
     severity: str = ""  # P0 (worst) to P4, where a rule says so
+    scope: str = ""
 
     def __str__(self) -> str:
         return self.message
 
 
 class Reserve(msgspec.Struct, frozen=True):
-    """An upper bound of what a call may use, for those who must set it aside before the call is made."""
+    """An upper bound of what a call may use, for those who must set it aside before the call is made.
+
+    `assumed` names the classes that nobody has bounded (no `max_tokens`): these are assumptions, not bounds.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     pico: int | None = None
+    assumed: tuple[str, ...] = ()
 
 
 class Call(msgspec.Struct, eq=False, weakref=True, dict=False):
     """Something that has been asked for and has not ended. Made by adapters, opened and closed by the meter.
 
     The attribution fields hold what the adapter knows; the meter completes them when it opens the call.
-    `content` (messages, prompt), `response` and `error` are set for observers, and never stored.
+    `content` (messages, prompt), `response` and `error` are set for observers, and never stored. `size` answers how
+    many bytes the prompt has, for a budget that asks.
     """
 
     kind: Kind
@@ -575,6 +599,7 @@ class Call(msgspec.Struct, eq=False, weakref=True, dict=False):
     rates: Rates | None = None
     reserve: Reserve | None = None
     max_output_tokens: int | None = None
+    size: Callable[[], int] | None = None
     call_id: str = ""  # of a tool call: the id that the model gave it
     params: Mapping[str, Any] = EMPTY
     chunk_count: int = 0
@@ -584,6 +609,7 @@ class Call(msgspec.Struct, eq=False, weakref=True, dict=False):
     detached: bool = False
     unguarded: bool = False  # it is only told of: no guard is asked, for nobody could stop it
     done: bool = False
+    awaits: bool = False  # whoever opens it asks the budgets itself, with `await`
     content: Any = None
     response: Any = None
     error: BaseException | None = None
