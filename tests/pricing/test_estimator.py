@@ -102,6 +102,15 @@ def test_get_all_rates_has_what_was_looked_up_and_what_was_set() -> None:
     assert sorted(estimator.get_all_rates()) == ["gpt-4o", "mine"]
 
 
+def test_what_was_looked_up_before_a_rate_was_set_stays_in_all_rates() -> None:
+    estimator = CostEstimator()
+    estimator.get_rate("gpt-4o")
+    estimator.estimate(input_tokens=1, model="gpt-4o-mini")
+    estimator.set_rate("mine", "0.002")
+
+    assert sorted(estimator.get_all_rates()) == ["gpt-4o", "gpt-4o-mini", "mine"]
+
+
 def test_an_estimate_takes_every_class_a_time_and_a_request() -> None:
     estimator = CostEstimator(prices=PriceBook(discover=False))
 

@@ -13,6 +13,8 @@ from ..records import EMPTY, Cost, Model, TokenUsage
 from .book import PriceBook
 from .rates import Amount, Rates
 
+MOST_ASKED = 10_000  # models that an estimator remembers to have been asked about
+
 
 class CostEstimator:
     """What calls would cost, by a price book of its own or one that is given."""
@@ -20,6 +22,7 @@ class CostEstimator:
     def __init__(self, custom_rates: Mapping[str, Amount] | None = None, *, prices: PriceBook | None = None) -> None:
         """`custom_rates` are US$ for 1,000 tokens, input and output alike, by model."""
         self.prices = PriceBook.of(prices, cost_rates=custom_rates)
+        self._asked: dict[Model, None] = {}  # the book forgets what it looked up whenever a price is set
 
     def estimate(
         self,
@@ -36,11 +39,17 @@ class CostEstimator:
         """The cost of one call; `classes` are further fields of `TokenUsage` (`cache_read_tokens=…`)."""
         if usage is None:
             usage = TokenUsage(input_tokens, output_tokens, **classes)
-        return self.prices.price(Model(provider, model), usage, at or datetime.now(UTC), context or usage.context)
+        return self.prices.price(self._model(provider, model), usage, at or datetime.now(UTC), context or usage.context)
 
     def get_rate(self, model: str, provider: str = "") -> Rates:
         """The rates of a model: US$ for 1M tokens by class, and `.blended_per_1k`; `.known` says if any."""
-        return self.prices.find(Model(provider, model))
+        return self.prices.find(self._model(provider, model))
+
+    def _model(self, provider: str, name: str) -> Model:
+        model = Model(provider, name)
+        if len(self._asked) < MOST_ASKED:
+            self._asked[model] = None
+        return model
 
     def set_rate(self, model: str, per_1k: Amount) -> None:
         """Set one blended rate in US$ for 1,000 tokens."""
@@ -52,7 +61,8 @@ class CostEstimator:
 
     def get_all_rates(self) -> Mapping[str, Rates]:
         """The rates that were set, and those that were looked up so far, by model."""
-        rates = {str(model): found for model, found in self.prices.known() if found.known}
+        found = {**{model: self.prices.find(model) for model in list(self._asked)}, **dict(self.prices.known())}
+        rates = {str(model): rate for model, rate in found.items() if rate.known}
         return rates | {name: self.prices.find(name) for name in self.prices.names_set()}
 
     def __iter__(self) -> Iterator[str]:
