@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from .analytics import AgentAnalytics
     from .meter import Meter
     from .pricing import PriceBook
+    from .store import Store
+    from .store.keeper import Keeper
 
 
 class Defaults(msgspec.Struct, frozen=True):
@@ -27,6 +30,7 @@ class Defaults(msgspec.Struct, frozen=True):
     prices: PriceBook
     analytics: AgentAnalytics | None
     plugins: tuple[tuple[str, object], ...]
+    keeper: Keeper | None = None
 
     @classmethod
     def make(
@@ -38,6 +42,8 @@ class Defaults(msgspec.Struct, frozen=True):
         analytics: bool,
         keep: int,
         cost_warning_threshold: float | Decimal | None,
+        store: str | os.PathLike[str] | Store | None,
+        durability: str,
     ) -> Defaults:
         from .pricing import PriceBook
 
@@ -52,8 +58,16 @@ class Defaults(msgspec.Struct, frozen=True):
 
             tools = AgentAnalytics()
             plugins.append(("analytics", ToolMeter(tools)))
+        keeper: Keeper | None = None
+        if store is not None:
+            from .store import open_store
+            from .store.keeper import Keeper
+
+            opened = open_store(store, durability)
+            keeper = Keeper(opened, accounts, keep, owned=opened is not store)
+            plugins.append(("store", keeper))
         plugins.append(("usage", accounts))
-        return cls(accounts, book, tools, tuple(plugins))
+        return cls(accounts, book, tools, tuple(plugins), keeper)
 
 
 class ToolMeter:

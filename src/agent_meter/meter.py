@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -45,9 +46,12 @@ from .tree import RunTree
 from .usage import AgentUsage
 
 if TYPE_CHECKING:
+    from .accounts import Accounts
     from .analytics import AgentAnalytics
     from .budgets import Budget, Budgets
     from .pricing import PriceBook
+    from .store import Store
+    from .store.keeper import Keeper
 
 _MEASURE = float("nan")  # told apart by identity: the duration is what has passed since the call was opened
 
@@ -63,9 +67,10 @@ class Meter(Facts):
     """Counts model calls and tool calls, prices them, says whose they are, and asks guards before each.
 
     `prices` is a mapping of overrides, a path to a TOML file or a `PriceBook`; `cost_rates` maps model names to US
-    dollars per 1,000 tokens. `budgets` are limits that hold (`meter.budgets` changes them). `keep` bounds what
-    `history()` remembers. `strict=True` lets what a plugin raises through, for tests. A meter is safe to share among
-    threads and tasks.
+    dollars per 1,000 tokens. `budgets` are limits that hold (`meter.budgets` changes them). `store` is where records
+    are kept: a file, postgresql://…, "memory", a `Store`; usage and history are then those of the whole store. `keep`
+    bounds what memory remembers. `strict=True` lets what a plugin raises through, for tests. A meter is safe to share
+    among threads and tasks.
     """
 
     call_ttl = 3600.0  # seconds after which a model or tool call that nobody closed is given up
@@ -75,6 +80,8 @@ class Meter(Facts):
         self,
         plugins: Iterable[object] = (),
         *,
+        store: str | os.PathLike[str] | Store | None = None,
+        durability: str = "normal",
         prices: Mapping[str, Any] | str | PriceBook | None = None,
         cost_rates: Mapping[str, Any] | None = None,
         budgets: Iterable[Budget] = (),
@@ -100,11 +107,15 @@ class Meter(Facts):
             analytics=analytics,
             keep=keep,
             cost_warning_threshold=cost_warning_threshold,
+            store=store,
+            durability=durability,
         )
         self.prices = built_in.prices
         self._rating = Rating(self.plugins, built_in.prices, self.now)
         self.rates = self._rating.rates  # (model) -> Rates | None, as plugins answer for it
         self._accounts = built_in.accounts
+        self._answers: Accounts | Keeper = built_in.keeper or built_in.accounts
+        self.store = None if built_in.keeper is None else built_in.keeper.store
         self._analytics = built_in.analytics
         self.plugins.startup(self)
         for name, plugin in built_in.plugins:
@@ -490,7 +501,7 @@ class Meter(Facts):
     @property
     def usage(self) -> AgentUsage:
         """Everything so far, as a snapshot; `str()` of it is the summary."""
-        return self._accounts.usage()
+        return self._answers.usage()
 
     def usage_by(self, *dimensions: str) -> dict[Any, AgentUsage]:
         """Usage by agent, task, user, session, model, provider, tool, step, hour, day, week, month, or a tag's name.
@@ -498,7 +509,7 @@ class Meter(Facts):
         Several dimensions give tuple keys. What nobody attributed is under "". A dimension keeps 10,000 keys, what
         comes later sums into "(other)"; periods are UTC.
         """
-        return self._accounts.usage_by(dimensions)
+        return self._answers.usage_by(dimensions)
 
     def top(self, dimension: str, n: int = 10, by: str = "total_tokens") -> list[tuple[str, AgentUsage]]:
         """The `n` biggest of a dimension, biggest first; `by` is any number of `AgentUsage`, such as "cost_usd"."""
@@ -513,12 +524,12 @@ class Meter(Facts):
         return self._analytics
 
     def history(self, limit: int | None = None, include_denied: bool = False) -> list[UsageRecord]:
-        """The last records, newest last; at most `keep` of them."""
-        return self._accounts.history(limit, include_denied)
+        """The last records, newest last; at most `keep` of them, unless a store keeps all."""
+        return self._answers.history(limit, include_denied)
 
     def tree(self, run_id: str) -> RunTree:
         """What a run used itself and with everything below it. `LookupError` for a run that is not known."""
-        return self._accounts.run(run_id)
+        return self._answers.run(run_id)
 
     def health(self) -> dict[str, Any]:
         """What went wrong inside the meter, and what is open: failures by plugin and hook, the last error of each."""
@@ -538,6 +549,7 @@ class Meter(Facts):
             "disagreements": self.joining.disagreements,
             "plugins": self.plugins.names(),
             **budgets,
+            **({} if self.store is None else {"store": self.store.health()}),
         }
 
     # ---------------------------------------------------------------------------------------------- plugins
@@ -574,7 +586,12 @@ class Meter(Facts):
             self._analytics.reset()
 
     def flush(self, timeout: float | None = None) -> None:
-        """Return when everything recorded so far is where it should be. In memory it is there already."""
+        """Return when everything recorded so far is durable; `StoreError` if it is not, or not in `timeout` seconds.
+
+        In memory it is where it should be already.
+        """
+        if self.store is not None:
+            self.store.flush(timeout)
 
     def shutdown(self) -> None:
         """Give up what is open and close the plugins. Twice is as good as once."""

@@ -91,7 +91,7 @@ class AgentUsage:
     def __init__(self, *, keep: int = 10_000) -> None:
         self.totals = Totals()
         self._keep = keep
-        self._records: Sequence[UsageRecord] = ()
+        self._records: Sequence[UsageRecord] | Callable[[], Sequence[UsageRecord]] = ()
         self._belongs: Callable[[UsageRecord, Any], bool] | None = None
         self._key: object = None
         self._added: deque[UsageRecord] | None = None
@@ -102,14 +102,18 @@ class AgentUsage:
     def snapshot(
         cls,
         totals: Totals,
-        records: Sequence[UsageRecord] = (),
+        records: Sequence[UsageRecord] | Callable[[], Sequence[UsageRecord]] = (),
         belongs: Callable[[UsageRecord, Any], bool] | None = None,
         key: object = None,
     ) -> AgentUsage:
-        """Wrap totals and records that nobody will change; `belongs(record, key)` picks its own when asked for."""
+        """Wrap totals and records that nobody will change; `belongs(record, key)` picks its own when asked for.
+
+        Records that must be fetched from somewhere are given as a function, and fetched when somebody looks.
+        """
         usage = cls.__new__(cls)
         usage.totals, usage._records, usage._belongs, usage._key = totals, records, belongs, key
-        usage._keep, usage._added, usage._lock = max(10_000, len(records)), None, threading.RLock()
+        usage._keep = 10_000 if callable(records) else max(10_000, len(records))
+        usage._added, usage._lock = None, threading.RLock()
         return usage
 
     def _now(self) -> Totals:
@@ -162,8 +166,10 @@ class AgentUsage:
         """The last records, oldest first; `requests` is the exact number of all."""
         with self._lock:
             added = list(self._added or ())
-        belongs, key = self._belongs, self._key
-        records = [record for record in self._records if belongs is None or belongs(record, key)] + added
+        belongs, key, kept = self._belongs, self._key, self._records
+        if callable(kept):
+            kept = self._records = kept()
+        records = [record for record in kept if belongs is None or belongs(record, key)] + added
         return records[max(0, len(records) - self._keep) :]
 
     def add_usage(self, stats: UsageRecord, tool_name: str | None = None) -> None:

@@ -2,7 +2,58 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING, Any
+
 from .base import Audit, Difference, Price, Progress, Settlement, SharedStore, Store
 from .memory import MemoryStore
 
-__all__ = ["Audit", "Difference", "MemoryStore", "Price", "Progress", "Settlement", "SharedStore", "Store"]
+if TYPE_CHECKING:
+    from .sqlite import SQLiteStore
+
+__all__ = [
+    "Audit",
+    "Difference",
+    "MemoryStore",
+    "Price",
+    "Progress",
+    "SQLiteStore",
+    "Settlement",
+    "SharedStore",
+    "Store",
+    "open_store",
+]
+
+_LAZY = {"SQLiteStore": ".sqlite"}  # a driver is imported by those who use it
+
+
+def open_store(where: str | os.PathLike[str] | Store, durability: str = "normal", *, readonly: bool = False) -> Store:
+    """The store that a text means: "memory", a file (SQLite, also as sqlite:///path), or postgresql://…
+
+    `durability` is "normal" (what is flushed survives the death of the process) or "full" (and a power cut).
+    `StoreError` says why it cannot be opened.
+    """
+    if not isinstance(where, (str, os.PathLike)):
+        if not isinstance(where, Store):
+            raise TypeError(f"a store is a path, a URL or a Store, not {type(where).__name__}")
+        return where
+    name = os.fspath(where)
+    if name in ("memory", ":memory:"):
+        return MemoryStore()
+    from .sqlite import SQLiteStore
+
+    if name.startswith("sqlite:///"):
+        name = name.removeprefix("sqlite:///")
+    elif "://" in name:
+        raise ValueError(f"a store is a file, sqlite:///path, postgresql://… or 'memory', not {name!r}")
+    return SQLiteStore(name, durability, readonly=readonly)
+
+
+def __getattr__(name: str) -> Any:
+    room = _LAZY.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(room, __name__), name)
+    return value

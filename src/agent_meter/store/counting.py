@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,8 +27,7 @@ def add(totals: Totals, record: Record) -> None:
 class Groups:
     """Totals by some dimensions. "tool" is shared out at the end, when the rest is known."""
 
-    def __init__(self, dimensions: Sequence[str], tags: Iterable[str] = ()) -> None:
-        check(dimensions, tags if isinstance(tags, frozenset) else frozenset(tags))
+    def __init__(self, dimensions: Sequence[str]) -> None:
         self.dimensions = tuple(dimensions)
         self.plain = tuple(name for name in dimensions if name != "tool")
         self._groups: dict[tuple[str, ...], Totals] = {}
@@ -43,6 +42,13 @@ class Groups:
     def add(self, record: Any) -> None:
         if type(record) is not RunRecord:
             add(self.group(values_of(record, self.plain)), record)
+
+    def __iter__(self) -> Iterator[tuple[tuple[str, ...], Totals]]:
+        return iter(self._groups.items())
+
+    def merge(self, other: Groups, sign: int = 1) -> None:
+        for values, totals in other:
+            self.group(values).merge(totals, sign)
 
     def answer(self) -> dict[Any, AgentUsage]:
         groups: dict[tuple[str, ...], Totals] = {}

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from ..analytics import AgentAnalytics
+from ..dimensions import check
 from ..records import DENIED, EMPTY, RUN, STEP, Kind, Record, RunRecord, ToolRecord, UsageRecord
 from ..tool_metrics import ToolMetrics
 from ..totals import Totals
@@ -92,7 +93,8 @@ class MemoryStore:
         progress: Progress | None = None,
     ) -> dict[Any, AgentUsage]:
         records = self._current(since, until, pruned=True)
-        groups = Groups(dimensions, self._tags())
+        check(dimensions, self._tags())
+        groups = Groups(dimensions)
         for record in records:
             groups.add(record)
         if progress is not None:

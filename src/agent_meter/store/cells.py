@@ -1,0 +1,319 @@
+"""Rollups: sums of the records of a minute, an hour, a day or a month, by those dimensions that people ask for.
+
+A cube is one question: some dimensions, and how fine its periods are. Its cells add up to the records, each
+record once in every cube; what a tool's turns used is in rows of their own (`part`), beside the row of the whole.
+Not the cross product of all dimensions: that would be as long as the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ..dimensions import DIMENSIONS, PERIODS
+from ..records import DENIED, OK, Record, RunRecord, ToolRecord
+from ..sketches import LogHistogram
+from ..totals import COUNTERS, Totals
+from .counting import add
+
+MINUTE, HOUR, DAY, MONTH = range(4)
+KEYS = 4  # columns k1 … k4
+MAX_CELLS = 20_000  # of one cube and one period: newcomers sum into "(other)" from then on
+MEASURES = (*COUNTERS, "asked", "ran")
+MICROS = 60_000_000  # of a minute
+_NAMES = ("agent", "task", "user", "session", "step", "provider", "model")
+
+
+class Cube(msgspec.Struct, frozen=True):
+    name: str
+    dimensions: tuple[str, ...]
+    grains: tuple[int, ...]
+
+
+CUBES = (
+    Cube("model", ("agent", "provider", "model"), (MINUTE, HOUR, DAY, MONTH)),
+    Cube("user", ("user", "agent", "provider", "model"), (DAY, MONTH)),
+    Cube("session", ("session", "user", "agent"), (DAY, MONTH)),
+    Cube("task", ("task", "agent"), (DAY, MONTH)),
+    Cube("step", ("step", "agent"), (DAY, MONTH)),
+)
+TAGS = Cube("tag", ("tag", "value"), (DAY, MONTH))  # records that have the tag only
+_PLACES = tuple((cube, tuple(_NAMES.index(name) for name in cube.dimensions)) for cube in CUBES)
+
+
+class Key(NamedTuple):
+    """Which cell."""
+
+    cube: str
+    grain: int
+    at: int  # minutes since 1970 of the beginning of its period, UTC
+    k1: str
+    k2: str
+    k3: str
+    k4: str
+
+
+class ToolDay(msgspec.Struct):
+    """What a tool's calls of one day were like."""
+
+    ok: int = 0
+    failed: int = 0
+    denied: int = 0
+    pico: int = 0
+    chunks: int = 0
+    streamed: int = 0
+    durations: LogHistogram = msgspec.field(default_factory=LogHistogram)
+
+
+class Sums:
+    """What some records add to the cells."""
+
+    def __init__(self) -> None:
+        self._fine: dict[tuple[Any, ...], Totals] = {}  # by whole attribution and minute
+        self.tools: dict[tuple[str, int], ToolDay] = {}  # by name and day
+
+    def add(self, record: Record, sign: int = 1) -> None:
+        """Count a record, or take it back."""
+        if type(record) is RunRecord:
+            return
+        whose: Any = record
+        at = record.started_at
+        minute = (at.toordinal() - _FIRST_DAY) * 1440 + at.hour * 60 + at.minute
+        tool = type(record) is ToolRecord
+        key = (
+            record.agent,
+            record.task,
+            record.user,
+            record.session,
+            record.step,
+            "" if tool else whose.provider,
+            "" if tool else whose.model,
+            record.tags or None,
+            minute,
+        )
+        fine = self._fine.get(key)
+        if fine is None:
+            fine = self._fine[key] = Totals()
+        if sign == 1:
+            add(fine, record)
+        else:
+            one = Totals()
+            add(one, record)
+            fine.merge(one, sign)
+        if tool and not whose.paused:
+            self._tool(whose, minute // 1440 * 1440)
+
+    def _tool(self, record: ToolRecord, day: int) -> None:
+        of_day = self.tools.setdefault((record.name, day), ToolDay())
+        if record.status is DENIED:
+            of_day.denied += 1
+            return
+        if record.status is OK:
+            of_day.ok += 1
+        else:
+            of_day.failed += 1
+        of_day.pico += record.cost_pico
+        if record.chunk_count > 0:
+            of_day.chunks += record.chunk_count
+            of_day.streamed += 1
+        try:
+            of_day.durations.record(record.duration)
+        except ValueError:  # a clock that was set back
+            of_day.durations.record(0.0)
+
+    def cells(self) -> dict[Key, Totals]:
+        """The cells that these records belong to, and what they add to each."""
+        cells: dict[Key, Totals] = {}
+        for key, totals in self._fine.items():
+            totals.tidy()
+            if not totals:
+                continue
+            tags, minute = key[7], key[8]
+            day = minute // 1440 * 1440
+            begins = (minute, minute // 60 * 60, day, _month(day))
+            for cube, places in _PLACES:
+                keys = [key[place] for place in places]
+                keys += [""] * (KEYS - len(keys))
+                for grain in cube.grains:
+                    _cell(cells, Key(cube.name, grain, begins[grain], *keys)).merge(totals)
+            for name, value in (tags or {}).items():
+                for grain in TAGS.grains:
+                    _cell(cells, Key(TAGS.name, grain, begins[grain], name, value, "", "")).merge(totals)
+        return cells
+
+
+def _cell(cells: dict[Key, Totals], key: Key) -> Totals:
+    found = cells.get(key)
+    if found is None:
+        found = cells[key] = Totals()
+    return found
+
+
+def rows_of(key: Key, totals: Totals) -> Iterator[tuple[Any, ...]]:
+    """A cell as rows: one for the whole, one for each tool."""
+    yield (*key, "", *(getattr(totals, name) for name in COUNTERS), 0, 0)
+    turns, ran = totals.turns or {}, totals.ran or {}
+    for tool in {**turns, **ran}:
+        share = turns.get(tool)
+        counts = (0,) * len(COUNTERS) if share is None else tuple(getattr(share, name) for name in COUNTERS)
+        yield (*key, tool, *counts, 0 if share is None else share.asked, ran.get(tool, 0))
+
+
+def fill(totals: Totals, part: str, counts: Iterable[int]) -> None:
+    """Add a row that `rows_of` made to totals."""
+    named = zip(MEASURES, counts, strict=True)
+    if not part:
+        for name, count in named:
+            if count:
+                totals.count(name, int(count))
+        return
+    share = None
+    for name, count in named:
+        if not count:
+            continue
+        if name == "ran":
+            totals.tool_ran(part, int(count))
+            continue
+        if share is None:
+            share = totals.share(part)
+        if name == "asked":
+            share.asked += int(count)
+        else:
+            share.count(name, int(count))
+
+
+def add_unit(totals: Totals, unit: str, amount: Decimal) -> None:
+    units = totals.units = totals.units or {}
+    total = units.get(unit, 0) + (int(amount) if amount == int(amount) else amount)
+    units[unit] = total
+
+
+# ---------------------------------------------------------------------------------------------- periods
+
+_FIRST_DAY = date(1970, 1, 1).toordinal()
+_months: dict[int, int] = {}
+
+
+def _month(day: int) -> int:
+    """The beginning of the month of a day; both in minutes since 1970."""
+    found = _months.get(day)
+    if found is None:
+        first = date.fromordinal(_FIRST_DAY + day // 1440).replace(day=1)
+        found = _months[day] = (first.toordinal() - _FIRST_DAY) * 1440
+    return found
+
+
+def hour_of(minute: int) -> int:
+    """Hours since the proleptic epoch, as `dimensions.period_of` wants them."""
+    return _FIRST_DAY * 24 + minute // 60
+
+
+class Plan(NamedTuple):
+    """Which cells answer for a question, and which stretches of time must be counted from the records."""
+
+    cube: Cube | None
+    cells: tuple[tuple[int, int, int], ...]  # (grain, from, to) in minutes
+    scans: tuple[tuple[int | None, int | None], ...]  # in microseconds
+
+
+def plan(
+    dimensions: tuple[str, ...],
+    since: int | None,
+    until: int | None,
+    first: int,
+    last: int,
+    floors: Mapping[int, int] | None = None,
+) -> Plan:
+    """How to answer: `since` and `until` in microseconds; the rollups begin at minute `first` and end before `last`.
+
+    `floors` says from which minute on the cells of a grain are still there.
+    """
+    cube = cube_for(dimensions)
+    if cube is None:
+        return Plan(None, (), ((since, until),))
+    if first >= last:
+        return Plan(cube, (), ())
+    start = first if since is None else max(first, -(-since // MICROS))
+    stop = last if until is None else min(last, until // MICROS)
+    finest = HOUR if "hour" in dimensions else DAY if {"day", "week"} & set(dimensions) else MONTH
+    if finest not in cube.grains:
+        return Plan(None, (), ((since, until),))
+    cells: list[tuple[int, int, int]] = []
+    grains = [grain for grain in sorted(cube.grains, reverse=True) if grain <= finest]
+    covered = _cover(start, stop, grains, cells) if start < stop else None
+    if covered is None:
+        if (since is None or since < last * MICROS) and (until is None or until > first * MICROS):
+            return Plan(cube, (), ((since, until),))
+        return Plan(cube, (), ())
+    low, high = covered
+    scans: list[tuple[int | None, int | None]] = []
+    if since is not None and since < low * MICROS and since >= first * MICROS:
+        scans.append((since, low * MICROS))
+    if until is not None and until > high * MICROS and until <= last * MICROS:
+        scans.append((high * MICROS, until))
+    kept = []
+    for grain, start, stop in cells:
+        floor = (floors or {}).get(grain, start)
+        if start < floor:
+            scans.append((start * MICROS, min(stop, floor) * MICROS))
+        if floor < stop:
+            kept.append((grain, max(start, floor), stop))
+    return Plan(cube, tuple(kept), tuple(scans))
+
+
+def _cover(start: int, stop: int, grains: list[int], cells: list[tuple[int, int, int]]) -> tuple[int, int] | None:
+    """Cover as much of a range as whole periods can, the longest inside; where they begin and end."""
+    grain = grains[0]
+    low, high = _up(start, grain), _down(stop, grain)
+    if low >= high:
+        return _cover(start, stop, grains[1:], cells) if len(grains) > 1 else None
+    before = _cover(start, low, grains[1:], cells) if len(grains) > 1 and start < low else None
+    cells.append((grain, low, high))
+    after = _cover(high, stop, grains[1:], cells) if len(grains) > 1 and high < stop else None
+    return (before[0] if before else low), (after[1] if after else high)
+
+
+_MINUTES = {MINUTE: 1, HOUR: 60, DAY: 1440}
+
+
+def _down(minute: int, grain: int) -> int:
+    if grain == MONTH:
+        return _month(minute // 1440 * 1440)
+    return minute // _MINUTES[grain] * _MINUTES[grain]
+
+
+def _up(minute: int, grain: int) -> int:
+    down = _down(minute, grain)
+    if down == minute:
+        return minute
+    if grain == MONTH:
+        return _month(down + 32 * 1440)
+    return down + _MINUTES[grain]
+
+
+def cube_for(dimensions: tuple[str, ...]) -> Cube | None:
+    """The smallest cube that has all of these; a tag has one to itself."""
+    plain = {name for name in dimensions if name != "tool" and name not in PERIODS}
+    if len(plain) == 1 and not plain <= set(DIMENSIONS):
+        return TAGS
+    for cube in CUBES:
+        if plain <= set(cube.dimensions):
+            return cube
+    return None
+
+
+def minute_of(at: datetime) -> int:
+    return (at.toordinal() - _FIRST_DAY) * 1440 + at.hour * 60 + at.minute
+
+
+def month_of(minute: int) -> int:
+    """The beginning of its month."""
+    return _down(minute, MONTH)
+
+
+def next_month(minute: int) -> int:
+    return _up(minute + 1, MONTH)
