@@ -122,9 +122,10 @@ def test_the_rooms_have_the_names_of_the_contract(room: str, names: list[str]) -
 
 def test_a_meter_has_the_methods_of_the_contract() -> None:
     expected = {
-        "analytics", "aopen", "budgets", "close", "detach", "expire", "flush", "health", "history", "llm", "observe",
-        "open", "plugins", "prices", "record_tool_call", "record_usage", "register", "reset", "run", "scope",
-        "shutdown", "step", "tool", "top", "tree", "unregister", "usage", "usage_by", "with_installed_plugins",
+        "alerts", "analytics", "aopen", "budgets", "close", "detach", "expire", "flush", "health", "history", "llm",
+        "observe", "open", "plugins", "prices", "record_tool_call", "record_usage", "register", "reset", "run", "scope",
+        "shutdown", "status", "step", "tool", "top", "tree", "unregister", "usage", "usage_by",
+        "with_installed_plugins",
     }  # fmt: skip
 
     assert expected <= set(public(Meter()))

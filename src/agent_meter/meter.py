@@ -30,6 +30,7 @@ from .records import (
     RUN,
     STEP,
     TOOL,
+    Alert,
     Attempt,
     Call,
     Denial,
@@ -485,9 +486,7 @@ class Meter(Facts):
         from .budgets import Budgets, MemoryEngine
 
         clock = time.time if self.now is _utc_now else lambda: self.now().timestamp()
-        plugin = Budgets(budgets, engine=MemoryEngine(clock), meter=self)
-        self.plugins.register(plugin, "budgets")
-        return plugin
+        return Budgets(budgets, engine=MemoryEngine(clock), meter=self)
 
     @property
     def budgets(self) -> Budgets:
@@ -495,6 +494,18 @@ class Meter(Facts):
         if self._budgets is None:
             self._budgets = self._budgeting(())
         return self._budgets
+
+    def status(self) -> dict[str, Any]:
+        """Usage and limits by agent, altogether and of this hour, day, week and month; how each budget stands."""
+        from .budgets.dashboard import status
+
+        return status(self)
+
+    def alerts(self, threshold: float = 0.8) -> list[Alert]:
+        """The budgets of which this fraction is used, or more; `str()` of one is its sentence."""
+        from .budgets.dashboard import alerts
+
+        return alerts(self, threshold)
 
     # ---------------------------------------------------------------------------------------------- answers
 

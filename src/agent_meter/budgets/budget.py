@@ -105,14 +105,19 @@ class Budget:
         self.grace = grace
         self._grace = self._fraction("grace", grace)
         self.tz = tz
-        self.per = per if isinstance(per, str) else None
         try:
             self.window: Window = window(per, tz)
         except ValueError as error:
             raise self._wrong(str(error)) from None
+        self.per = per if isinstance(per, str) else self.window.name
         named = {"agent": agent, "task": task, "user": user, "session": session, "step": step, "model": model,
                  "provider": provider, "tool": tool}  # fmt: skip
         self.scope = {key: self._names(key, value) for key, value in named.items() if value is not None}
+        # As they were given, for who reads a budget: one name, several, or None.
+        one = {key: value[0] if len(value) == 1 else value for key, value in self.scope.items()}
+        self.agent, self.task, self.user, self.session, self.step, self.model, self.provider, self.tool = map(
+            one.get, SCOPE
+        )
         self.tags = {key: self._names(key, value) for key, value in {**(tags or {}), **more_tags}.items()}
         metrics = (metric,) if isinstance(metric, str) else tuple(metric)
         for word in metrics:
@@ -212,7 +217,7 @@ class Budget:
         for key in ("tokens", "requests", "units"):
             if (value := getattr(self, key)) not in (None, {}):
                 document[key] = value
-        document["per"] = self.per or self.window.name
+        document["per"] = self.per
         for key, value in {**self.scope}.items():
             document[key] = value[0] if len(value) == 1 else list(value)
         if self.tags:

@@ -57,6 +57,7 @@ class Budgets(BudgetList):
         self._held: dict[str, Held] = {}
         self._charged: dict[str, Held] = {}  # given up and charged: they may be answered yet
         self._roots: dict[str, str] = {}  # runs seen open, and the run around all
+        self._plugged_in = False
         self._settled = threading.Condition(threading.RLock())
         self._waiting = 0
         self._next_beat = meter.monotonic() + BEAT
@@ -64,6 +65,11 @@ class Budgets(BudgetList):
         self.denied: dict[str, int] = {}
         self._settler = Settler(self) if engine.blocking else None
         super().__init__(budgets)
+
+    def _plug_in(self) -> None:
+        if len(self) and not self._plugged_in:
+            self._plugged_in = True
+            self._meter.plugins.register(self, PLUGIN)
 
     # ------------------------------------------------------------------------------------------- the hooks
 

@@ -77,11 +77,15 @@ def crossed(line: Line, change: Change) -> list[Alert]:
 
 
 def alert(line: Line, threshold: float, used: int) -> Alert:
+    return reached(line.budget.name, line.scope, threshold, used, line.limit.amount, line.limit.unit)
+
+
+def reached(name: str, scope: str, threshold: float, used: int, limit: int, unit: str) -> Alert:
     """`researcher: 83% of budget used (415,000 tokens)`."""
-    unit, limit = line.limit.unit, line.limit.amount
     percent = used * 100 / limit if limit else 100.0
-    message = f"{line.label}: {percent:.0f}% of budget used ({written(used, unit)})"
-    return Alert(line.budget.name, message, threshold, used, limit, unit, line.scope)
+    label = f"{name} ({scope})" if scope else name
+    message = f"{label}: {percent:.0f}% of budget used ({written(used, unit)})"
+    return Alert(name, message, threshold, used, limit, unit, scope=scope)
 
 
 def fitting(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ..meter import Meter
@@ -28,12 +28,11 @@ def budgets_of(meter: Meter | None) -> list[Budgeted]:
     A budget that counts for each user or agent apart is shown by its tightest counter: whose that is stays inside.
     May ask a shared store, so it is not for the path of a call.
     """
-    status: Any = getattr(meter, "status", None)
-    if meter is None or status is None:
+    if meter is None:
         return []
     found: dict[str, Budgeted] = {}
     try:
-        for each in status():
+        for each in meter.budgets.status():
             one = Budgeted(each.name, each.unit, float(each.limit), float(each.used), float(each.reserved))
             known = found.get(one.name)
             if known is None or (one.ratio or 0) > (known.ratio or 0):
