@@ -39,7 +39,7 @@ class Streamed:
     def _saw(self, chunk: Any) -> Any:
         self._seen.append(chunk)
         call = self._call.call
-        if call.first_token_at is None and _speaks(chunk):
+        if call.first_token_at is None and speaks(chunk):
             self._call.first_token()
         return chunk
 
@@ -169,7 +169,7 @@ class AsyncStream(Streamed):
             self.left(error)
 
 
-def _speaks(chunk: Any) -> bool:
+def speaks(chunk: Any) -> bool:
     """Whether there is a token in it: many streams begin with a chunk that only says who answers."""
     from .adapters.payloads.fields import fields, items
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..handles import LlmHandle, status_of
-from ..records import CANCELLED, TokenUsage, UsageRecord
+from ..handles import LlmHandle
+from ..records import TokenUsage, UsageRecord
+from ..streaming import speaks
 from .entries import ASYNC, SYNC, Entry, copied
 from .listening import Heard, listen
 
@@ -66,32 +67,26 @@ class Attempt:
                 self._question.store(entry)
 
     def left(self, pieces: list[Any], error: BaseException | None) -> None:
-        """Nobody reads on, or it broke: what was seen is a lower bound of what is owed."""
+        """Nobody reads on, or it broke: what was seen is a lower bound, unless the last word was."""
         call = self._call
         if call is None:
             return
-        call.call.error = error
-        usage = _usage_of(pieces, call)
+        if error is None and (not pieces or _is_text(pieces) or _missing(pieces, call)):
+            error = GeneratorExit("left before its end")
         with self.listening():
-            self._question.meter.close(
-                call.call,
-                usage,
-                status=CANCELLED if error is None else status_of(error),
-                error_type=None if error is None else type(error).__name__,
-                estimated=usage is not None,
-            )
+            finish(call, pieces or None, error=error, estimated=error is not None and bool(pieces))
 
-    def piece(self) -> None:
-        if self._call is not None:
+    def piece(self, piece: Any) -> None:
+        if self._call is not None and self._call.call.first_token_at is None and speaks(piece):
             self._call.first_token()
 
 
-def finish(call: LlmHandle, answer: Any) -> None:
+def finish(call: LlmHandle, answer: Any, **options: Any) -> None:
     """End a call with its answer: an SDK's object, a JSON body, its pieces, or a pair of anything and its usage."""
     usage = used(answer)
     # Text is an answer and not a provider's message, whatever it looks like.
     told = usage is not None or isinstance(answer, str) or _is_text(answer)
-    call.finish(usage if told else answer)
+    call.finish(usage if told else answer, **options)
 
 
 def used(answer: Any) -> TokenUsage | None:
@@ -109,13 +104,13 @@ def _is_text(pieces: Any) -> bool:
     return type(pieces) is list and bool(pieces) and isinstance(pieces[0], str)
 
 
-def _usage_of(pieces: list[Any], call: LlmHandle) -> TokenUsage | None:
+def _missing(pieces: list[Any], call: LlmHandle) -> bool:
     usage = used(pieces)
-    if usage is None and pieces and not _is_text(pieces):
+    if usage is None:
         from ..adapters.payloads import read
 
-        usage = read(pieces, call.call.model.provider if call.call.model else None).own_usage
-    return usage
+        usage = read(pieces, call.call.model.provider if call.call.model else None).usage
+    return bool(usage.missing)
 
 
 def _was_cut(pieces: list[Any]) -> bool:
@@ -149,7 +144,7 @@ class _Pieces:
         return getattr(self._stream, name)
 
     def _came(self, piece: Any) -> Any:
-        self._attempt.piece()
+        self._attempt.piece(piece)
         try:
             self._pieces.append(copied(piece))
         except Exception:
