@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent_meter import Call, Kind, Meter, Model, TokenUsage
+from agent_meter import Call, Kind, Meter, Model, ReplayCache, TokenUsage
 
 from .measuring import machine, microseconds, table, title
 
@@ -37,6 +37,17 @@ def main() -> None:
         for _ in range(number):
             meter.record_usage(model="gpt-4o", provider="openai", input_tokens=1000, output_tokens=500)
 
+    cache = ReplayCache()
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "What is a meter? " * 20}]
+
+    @cache.replayed(meter, model="gpt-4o", provider="openai")
+    def ask(messages: object, temperature: float = 0.0) -> tuple[str, TokenUsage]:
+        return "A measure.", plain
+
+    def hits(number: int) -> None:
+        for _ in range(number):
+            ask(messages)
+
     things = {
         "model call": model_call(gpt, plain),
         "model call, prompt cache and reasoning": model_call(claude, cached),
@@ -44,6 +55,7 @@ def main() -> None:
         "model call in a run, with scope": in_scope,
         "tool call, one parameter": tool_call,
         "record_usage()": recorded,
+        "hit of a ReplayCache, decorated function": hits,
     }
     medians = microseconds(things, 20_000)  # type: ignore[arg-type]
     table(("what", "µs"), [(name, f"{median:.1f}") for name, median in medians.items()])

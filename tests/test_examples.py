@@ -42,6 +42,16 @@ def test_the_demo_shows_calls_tools_and_a_replay_live(demo: str) -> None:
     assert "Success rate: 50.0% (1/2)" in after
 
 
+def test_fifty_threads_ask_once_and_the_cache_says_what_that_saved() -> None:
+    program = ROOT / "examples" / "replay_cached_answers.py"
+    run = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=100)
+
+    assert run.returncode == 0, run.stderr
+    assert "50 questions, 1 request, answers: {'A plugin system.'}" in run.stdout
+    assert "Cache: 49 hits, 1 misses (98.0%)" in run.stdout
+    assert "Saved: $0.171500" in run.stdout
+
+
 def test_the_readme_shows_a_real_capture(demo: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     capture = readme.split("```text\n", 1)[1].split("\n```", 1)[0]

@@ -11,7 +11,7 @@ from ..handles import LlmHandle
 from ..records import TokenUsage, UsageRecord
 from ..streaming import speaks
 from .entries import ASYNC, SYNC, Entry, copied
-from .listening import Heard, listen
+from .listening import Heard, attach, listen
 
 if TYPE_CHECKING:
     from .functions import Question
@@ -28,6 +28,7 @@ class Attempt:
 
     def __init__(self, question: Question) -> None:
         self._question = question
+        attach(question.meter)
         self._call = question.call()
         self._heard = Heard(question.meter)
         if self._call is not None:

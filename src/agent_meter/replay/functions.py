@@ -14,7 +14,7 @@ from .asking import Again, Attempt, stream_kind
 from .entries import Entry, copied
 from .flights import Flight, running_loop
 from .keys import is_absent, key_of, name_of, tools_of
-from .listening import Heard, attach
+from .listening import Heard
 
 if TYPE_CHECKING:
     from ..meter import Meter
@@ -83,7 +83,6 @@ class Replayed:
             from ..meter import default_meter
 
             meter = default_meter()
-        attach(meter)
         return meter
 
     # ------------------------------------------------------------------------------------------------ keys

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.storage.kvstore import SimpleKVStore
+from tests.adapters.llama_index import models
 
 from agent_meter import Meter
-from agent_meter.adapters.llama_index.cache import MeteredEmbeddingCache
+from agent_meter.adapters.llama_index import MeteredEmbeddingCache, MeterHandler
 
 
 class Embedding(MockEmbedding):
@@ -134,3 +135,29 @@ def test_a_broken_meter_gives_the_vector_all_the_same(meter: Meter, cache: Meter
 
     assert model.get_text_embedding("Hello") == [5.0, 5.0]
     assert meter.health()["failures"] == {"MeteredEmbeddingCache": {"get": 1}}
+
+
+def test_beside_the_handler_every_text_is_counted_once(cache: MeteredEmbeddingCache, meter: Meter) -> None:
+    model = embedding(cache)
+    with MeterHandler(meter):
+        model.get_text_embedding("Hello")
+        model.get_text_embedding("Hello")
+        model.get_text_embedding_batch(["Hello", "Bye"])
+
+    assert [record.cached for record in meter.history()] == [False, True, True, False]
+    assert (meter.health()["failures"], meter.health()["open_calls"]) == ({}, 0)
+
+
+def test_what_the_client_tells_of_a_paid_call_is_what_a_hit_replays(meter: Meter) -> None:
+    cache = MeteredEmbeddingCache(SimpleKVStore(), meter, provider="openai")
+    model = models.Embedding(embeddings_cache=cache, client=models.Client(), sent=[])
+    with MeterHandler(meter):
+        paid = model.get_text_embedding_batch(["one", "two and more"])
+        again = model.get_text_embedding_batch(["one", "two and more"])
+    records = meter.history()
+
+    # The last one is the batch that the guards were asked about before LlamaIndex looked into the cache.
+    assert (paid, [record.cached for record in records]) == (again, [False, True, True, True])
+    assert (meter.usage.api_calls, records[3].embedding_tokens) == (1, 0)
+    assert not any(record.estimated for record in records)
+    assert records[0].embedding_tokens == 14 == sum(record.embedding_tokens for record in records[1:])

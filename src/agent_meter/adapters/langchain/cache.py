@@ -12,11 +12,12 @@ from typing import Any
 from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
 from langchain_core.outputs import ChatGeneration, Generation
 
-from ...caching import CacheStats
+from ...caching import CacheReport, CacheStats
 from ...meter import Meter
 from .ambient import ambient
 from .answering import HIT
 from .replaying import PAID, await_answer, paid_for, record_replay
+from .savings import Savings
 
 _CHAT_PROMPT = '[{"lc":'  # how LangChain writes messages as a key; a text model's key is its prompt
 
@@ -33,6 +34,7 @@ class MeteredCache(BaseCache):
         self._meter = meter
         self._lock = threading.Lock()
         self._hits = self._misses = 0
+        self._saved = Savings()
 
     @property
     def stats(self) -> CacheStats:
@@ -40,6 +42,10 @@ class MeteredCache(BaseCache):
         evictions = getattr(getattr(self.inner, "stats", None), "evictions", 0)
         with self._lock:
             return CacheStats(self._hits, self._misses, evictions)
+
+    def report(self) -> CacheReport:
+        """What was saved, as far as a meter has recorded it: a snapshot; `str()` of it is the summary."""
+        return self._saved.report(self.stats)
 
     def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
         return self._found(prompt, llm_string, self.inner.lookup(prompt, llm_string))
@@ -64,6 +70,7 @@ class MeteredCache(BaseCache):
     def _forget(self) -> None:
         with self._lock:
             self._hits = self._misses = 0
+        self._saved.reset()
 
     # ------------------------------------------------------------------------------------------ in and out
 
@@ -78,8 +85,8 @@ class MeteredCache(BaseCache):
                     await_answer(ambient(self._meter).meter, (prompt, llm_string))
                 return found
             if not prompt.startswith(_CHAT_PROMPT) and not any(isinstance(one, ChatGeneration) for one in found):
-                record_replay(ambient(self._meter), prompt, llm_string, found)
-            return [_copy(one, {**_info(one, PAID), HIT: True}) for one in found]
+                self._saved.add(record_replay(ambient(self._meter), prompt, llm_string, found))
+            return [_copy(one, {**_info(one, PAID), HIT: self._saved.number}) for one in found]
         except Exception as error:
             self._failed("lookup", error)
             return found

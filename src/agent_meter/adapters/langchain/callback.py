@@ -19,7 +19,8 @@ from langchain_core.outputs import LLMResult
 from ...errors import BudgetExceeded
 from ...handles import status_of
 from ...records import DENIED, EMPTY, LLM, OK, Call, Status
-from .answering import UNREAD, Answer, failed, read
+from . import savings
+from .answering import HIT, UNREAD, Answer, failed, read
 from .asking import ambient_parent, attribute, model_of
 from .estimating import warn_of_stream
 from .fence import fenced
@@ -194,7 +195,7 @@ class MeterCallback(RunEvents):
         call.error = error
         if meter.wants_content:
             call.response = response
-        meter.close(
+        record = meter.close(
             call,
             answer.usage,
             status=status,
@@ -207,6 +208,8 @@ class MeterCallback(RunEvents):
             notes=answer.notes,
         )
         meter.record_passes(call, answer.passes, response_model=answer.response_model, cached=answer.cached)
+        if answer.cached:
+            savings.heard(response, HIT, record)
         if answer.without_usage and call.streamed and error is None and not answer.cached:
             warn_of_stream(self._flights, flight)
 

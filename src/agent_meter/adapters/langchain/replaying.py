@@ -85,7 +85,7 @@ def paid_for(key: Key) -> dict[str, Any] | None:
     return {**paid, "context": dict(usage.context), "response_model": record.response_model}
 
 
-def record_replay(around: Ambient, prompt: str, llm_string: str, found: Sequence[Generation]) -> None:
+def record_replay(around: Ambient, prompt: str, llm_string: str, found: Sequence[Generation]) -> UsageRecord:
     """One record of an answer that was paid for before: no guard is asked, for it costs nothing."""
     model, parent = _model(llm_string), around.parent
     whose = around.call(Kind.LLM, model)
@@ -96,7 +96,7 @@ def record_replay(around: Ambient, prompt: str, llm_string: str, found: Sequence
     facts.update((name, getattr(used, name)) for name in (*TOKEN_CLASSES, "missing", "context"))
     token = None if parent is None else attribution.running.set(parent)
     try:
-        around.meter.record_usage(
+        return around.meter.record_usage(
             model=model.name,
             provider=model.provider,
             cached=True,

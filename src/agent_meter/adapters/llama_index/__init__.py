@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .cache import MeteredEmbeddingCache
     from .handler import MeterHandler
     from .legacy import MeterCallbackHandler
     from .tagging import tagged
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 _LAZY = {
     "MeterCallbackHandler": ".legacy",
     "MeterHandler": ".handler",
+    "MeteredEmbeddingCache": ".cache",
     "tagged": ".tagging",
 }
 
-__all__ = ["MeterCallbackHandler", "MeterHandler", "tagged"]
+__all__ = ["MeterCallbackHandler", "MeterHandler", "MeteredEmbeddingCache", "tagged"]
 
 
 def __getattr__(name: str) -> Any:

@@ -197,9 +197,10 @@ class Embeddings(tap.Ear):
         else:
             usage, notes = _guess(texts, call), (GUESSED,)
         if flight.opened:
-            if usage is None:  # the guards were asked, and nothing was sent
-                usage = TokenUsage()
-            self.meter.close(call, usage, response_model=flight.response_model, notes=notes)
+            if usage is None:  # the guards were asked, and nothing was sent: the cache had everything
+                self.meter.close(call, TokenUsage(), cached=True)
+            else:
+                self.meter.close(call, usage, response_model=flight.response_model, notes=notes)
         elif usage is not None:
             flight.opened = True
             self.meter.record_call(call, usage, response_model=flight.response_model, notes=notes)
