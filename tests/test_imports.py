@@ -43,7 +43,10 @@ def test_the_front_door_loads_no_framework_no_price_list_no_tokenizer_and_no_dat
 
 
 def test_the_adapters_of_packages_that_are_not_here_need_none_of_them() -> None:
-    program = "from agent_meter.adapters.selectools import MeterObserver, MeteredProvider; MeterObserver()"
+    program = (
+        "from agent_meter.adapters.selectools import MeterObserver, MeteredProvider; MeterObserver()\n"
+        "from agent_meter.adapters.mamba import MeterWorkflowHooks; MeterWorkflowHooks()"
+    )
 
     assert loaded(program) & (FRAMEWORKS | DRIVERS | {"tiktoken", "httpx"}) == set()
 

@@ -112,6 +112,7 @@ def test_an_alias_of_the_seed_documents_is_the_same_thing() -> None:
         ("agent_meter.budgets", ["Budget", "BudgetStatus", "Budgets", "Engine", "MemoryEngine"]),
         ("agent_meter.adapters.payloads", ["read_usage"]),
         ("agent_meter.adapters.selectools", ["MeterObserver", "MeteredProvider"]),
+        ("agent_meter.adapters.mamba", ["MeterWorkflowHooks"]),
     ],
 )
 def test_the_rooms_have_the_names_of_the_contract(room: str, names: list[str]) -> None:

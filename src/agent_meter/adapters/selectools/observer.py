@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from ... import attribution
 from ...meter import Meter, default_meter
 from ...records import ABANDONED, CANCELLED, DENIED, EMPTY, ERROR, OK, Call, FrozenMap, Kind, Status
+from ..tasks import when_task_ends
 from .reconcile import tools_of, untold
-from .runs import FRAMEWORK, Flight, Run, current, desk_of, enter, error_name, leave, when_task_ends
+from .runs import FRAMEWORK, Flight, Run, current, desk_of, enter, error_name, leave
 from .stats import Prompt
 
 F = TypeVar("F", bound=Callable[..., None])

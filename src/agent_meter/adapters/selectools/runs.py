@@ -7,7 +7,6 @@ whatever thread or task they run.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import weakref
 from collections import Counter
@@ -232,26 +231,6 @@ def enter(call: Call) -> None:
 def leave(call: Call) -> None:
     if attribution.running.get() is call:
         attribution.running.set(call.parent)
-
-
-def when_task_ends(told: Callable[[Status], None]) -> Callable[[], None] | None:
-    """A run that is cancelled, or a stream that is left, has no event for it: the end of its task will do."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        return None
-    if task is None:
-        return None
-
-    def ended(task: asyncio.Task[Any]) -> None:
-        told(Status.CANCELLED if task.cancelled() else Status.ABANDONED)
-
-    task.add_done_callback(ended)
-
-    def unwatch() -> None:
-        task.remove_done_callback(ended)
-
-    return unwatch
 
 
 def error_name(error: BaseException) -> str:
