@@ -489,6 +489,10 @@ class Meter(Facts):
         return Budgets(budgets, engine=MemoryEngine(clock), meter=self)
 
     @property
+    def has_budgets(self) -> bool:
+        return self._budgets is not None and len(self._budgets) > 0
+
+    @property
     def budgets(self) -> Budgets:
         """The budgets: `.set` `.add` `.remove` `.reset` `.status`; iterates over them."""
         if self._budgets is None:

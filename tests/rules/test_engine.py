@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from tests.rules.test_loading import SEED
 
-from agent_meter import BudgetExceeded, Meter, TokenUsage
+from agent_meter import Budget, BudgetExceeded, Meter, TokenUsage
 from agent_meter.rules import Rule, RuleError, Rules, read
 from agent_meter.rules.actions import deliveries
 from agent_meter.shelf import FileShelf
@@ -60,6 +60,28 @@ def test_the_four_rules_of_the_seed_fire_with_their_messages():
 def test_a_limit_that_nobody_set_is_an_error_when_the_rules_are_registered():
     with pytest.raises(RuleError, match=r"rules:3: rule daily_budget_exceeded: nobody set daily_limit"):
         Meter().register(Rules.of(read(SEED), interval=None))
+
+
+def test_limits_come_from_the_budgets_of_the_meter():
+    budgets = [
+        Budget("all", tokens=10_000, per="day", mode="soft"),
+        Budget("agents", tokens=1_000, per="hour", agent="*", mode="soft"),
+        Budget("writer", tokens=500, per="hour", agent="writer", mode="soft"),
+        Budget("run", tokens=400, per="run", mode="soft"),
+        Budget("gpt-4o only", tokens=1, per="day", model="gpt-4o", mode="soft"),
+    ]
+    rules = Rules.of(read(SEED), interval=None)
+    meter, _, watch = metered(rules, budgets=budgets)
+    use(meter, 1_001, agent="writer", task="t")
+    use(meter, 1_001, agent="researcher", task="t")
+    rules.check()
+    spiked = [alert.message for alert in watch.alerts if alert.name == "agent_spike"]
+    assert spiked == ["Agent writer token usage spiked: 1,001/hr"]
+    use(meter, 9_000, agent="researcher", task="t")
+    rules.check()
+    alerts = {alert.name: alert for alert in watch.alerts}
+    assert (alerts["daily_budget_exceeded"].used, alerts["daily_budget_exceeded"].limit) == (11_002, 10_000)
+    assert alerts["runaway_detected"].limit == 400
 
 
 def test_a_rule_fires_once_until_its_condition_was_false():

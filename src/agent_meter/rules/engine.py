@@ -88,7 +88,7 @@ class Rules:
 
     @hookimpl
     def meter_startup(self, meter: Meter) -> None:
-        self._limits = Limits(getattr(meter, "budgets", ()), self._beside)
+        self._limits = self._limits_of(meter)
         for rule in self.rules:
             for name in rule.limits:
                 if not self._limits.known(name):
@@ -138,6 +138,7 @@ class Rules:
         with self._lock:
             self._drain()
             now = meter.now()
+            self._limits = self._limits_of(meter)  # budgets may be changed while calls run
             for rule in self.rules:
                 try:
                     fired += self._check(rule, meter, now)
@@ -150,6 +151,10 @@ class Rules:
         for rule in self.rules:
             for subject, values in self._subjects(rule, now):
                 yield rule, subject, values, rule.condition.holds(values)
+
+    def _limits_of(self, meter: Meter) -> Limits:
+        # A meter without budgets is left without: to ask for them would make every call pass by a guard.
+        return Limits(meter.budgets if meter.has_budgets else (), self._beside)
 
     def _drain(self) -> None:
         with self._lock:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..records import PICO
 from .variables import WINDOWS
 
+if TYPE_CHECKING:
+    from ..budgets import Budget
+
 _PERIODS = {period: window for window, period in WINDOWS.items()}
-_DIMENSIONS = ("agent", "task", "user", "session", "model", "provider", "tool", "tags")
+_SUFFIXES = {"tokens": "limit", "usd_pico": "cost_limit"}
 EACH = "*"
 
 
 class Limits:
     """Looks up a limit by the name of its variable, for everything, for an agent or for a task."""
 
-    def __init__(self, budgets: Iterable[Any] = (), beside: Mapping[str, float] | None = None) -> None:
+    def __init__(self, budgets: Iterable[Budget] = (), beside: Mapping[str, float] | None = None) -> None:
         self._beside = dict(beside or {})
         self._known: dict[tuple[str, str], float] = {}
         for budget in budgets:
@@ -32,28 +35,29 @@ class Limits:
         """Whether somebody set it, for whomever."""
         return name in self._beside or any(limit == name for limit, _ in self._known)
 
-    def _read(self, budget: Any) -> None:
-        scope = {name: value for name in _DIMENSIONS if (value := getattr(budget, name, None))}
-        per = str(getattr(budget, "per", ""))
-        for amount, suffix in ((getattr(budget, "tokens", None), "limit"), (_dollars(budget), "cost_limit")):
-            if amount is None:
+    def _read(self, budget: Budget) -> None:
+        """A budget for everything, for agents, or for tasks; one for anything narrower limits no variable."""
+        per = budget.window.name
+        window = _PERIODS.get(per)
+        scope = set(budget.scope)
+        if budget.tags:
+            return
+        for limit in budget.limits:
+            suffix = _SUFFIXES.get(limit.unit)
+            if suffix is None:
                 continue
-            window = _PERIODS.get(per)
+            amount = limit.amount / PICO if limit.unit == "usd_pico" else limit.amount
             if not scope and window:
                 self._keep(f"{window}_{suffix}", "", amount)
-            elif set(scope) == {"agent"} and window:
-                self._keep(f"agent_{window}_{suffix}", str(scope["agent"]), amount)
-            elif set(scope) == {"task"} or (not scope and per in ("task", "run")):
-                self._keep(f"task_{suffix}", str(scope.get("task", EACH)), amount)
+            elif not scope and per == "run":
+                self._keep(f"task_{suffix}", EACH, amount)
+            elif scope == {"agent"} and window:
+                for name in budget.scope["agent"]:
+                    self._keep(f"agent_{window}_{suffix}", name, amount)
+            elif scope == {"task"}:
+                for name in budget.scope["task"]:
+                    self._keep(f"task_{suffix}", name, amount)
 
     def _keep(self, name: str, key: str, amount: float) -> None:
         old = self._known.get((name, key))
         self._known[(name, key)] = amount if old is None else min(old, amount)
-
-
-def _dollars(budget: Any) -> float | None:
-    usd = getattr(budget, "usd", None)
-    if usd is not None:
-        return float(usd)
-    pico = getattr(budget, "usd_pico", None)
-    return None if pico is None else pico / PICO
