@@ -102,6 +102,7 @@ def test_an_alias_of_the_seed_documents_is_the_same_thing() -> None:
 @pytest.mark.parametrize(
     ("room", "names"),
     [
+        ("agent_meter.replay", ["CacheKeyBuilder", "CacheReport", "CacheStats", "ReplayCache"]),
         ("agent_meter.testing", ["FakeClock", "LoopbackProvider", "RecordingPlugin", "Reply", "ToolCall"]),
         ("agent_meter.pricing", ["Rates", "PriceBook", "CostEstimator", "calculate_cost", "calculate_embedding_cost"]),
         ("agent_meter.tokens", ["TokenCounter"]),
@@ -124,8 +125,8 @@ def test_the_rooms_have_the_names_of_the_contract(room: str, names: list[str]) -
 def test_a_meter_has_the_methods_of_the_contract() -> None:
     expected = {
         "alerts", "analytics", "aopen", "budgets", "close", "detach", "expire", "flush", "health", "history", "llm",
-        "observe", "open", "plugins", "prices", "record_tool_call", "record_usage", "register", "reset", "run", "scope",
-        "shutdown", "status", "step", "tool", "top", "tree", "unregister", "usage", "usage_by",
+        "observe", "open", "plugins", "prices", "record_tool_call", "record_usage", "register", "replay", "reset",
+        "run", "scope", "shutdown", "status", "step", "tool", "top", "tree", "unregister", "usage", "usage_by",
         "with_installed_plugins",
     }  # fmt: skip
 

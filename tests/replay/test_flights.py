@@ -240,6 +240,38 @@ async def test_blocking_code_on_the_event_loop_does_not_wait_for_a_task_of_that_
     assert (blocking("Hi"), await task) == ("at once", "from the task")
 
 
+def test_a_leader_whose_event_loop_has_stopped_is_not_waited_for() -> None:
+    meter, cache, calls = Meter(), ReplayCache(), []
+    loop, leading = asyncio.new_event_loop(), threading.Event()
+
+    @cache.replayed(meter)
+    async def ask(question: str) -> str:
+        calls.append(question)
+        if len(calls) == 1:
+            leading.set()
+            await asyncio.sleep(60)
+        return "answered"
+
+    async def lead() -> None:
+        leader = asyncio.ensure_future(ask("Hi"))
+        await asyncio.sleep(0.05)
+        assert not leader.done()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(lead(),))
+    thread.start()
+    leading.wait(5)
+    thread.join(5)  # the loop stands still, its task half done
+    began = time.monotonic()
+    answers = [asyncio.run(ask("Hi")) for _ in range(3)]
+
+    assert (answers, len(calls)) == (["answered"] * 3, 2)
+    assert time.monotonic() - began < 1.0
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_process_does_not_wait_for_its_parents_leader() -> None:
     meter, cache, leading, go = Meter(), ReplayCache(), threading.Event(), threading.Event()

@@ -36,12 +36,12 @@ class Flight:
         self.waits: list[Flight] = []  # what those aboard are waiting for
         self._landed: list[Callable[[], object]] = []
         self._lock = threading.RLock()
-        self._outer = _aboard.get()
-        _aboard.set((*self._outer, self))
+        self._token = _aboard.set((*_aboard.get(), self))
 
     def land(self, entry: Entry | None, *, shareable: bool = True) -> None:
         """The leader is back, with or without an answer. Not `shareable`: it has one that cannot be handed on."""
-        _aboard.set(self._outer)
+        with contextlib.suppress(ValueError):  # a coroutine that nobody goes on with ends in whatever context
+            _aboard.reset(self._token)
         with self._lock:
             self.entry, self.shareable = entry, shareable
             self.done.set()
@@ -49,11 +49,6 @@ class Flight:
         for tell in landed:
             with contextlib.suppress(RuntimeError):  # the event loop of one who waited has closed
                 tell()
-
-    @property
-    def stranded(self) -> bool:
-        """The event loop that the leader is a task of has stopped: it may never come back."""
-        return self.loop is not None and not self.loop.is_running()
 
     def when_landed(self, tell: Callable[[], object]) -> None:
         with self._lock:
@@ -96,12 +91,12 @@ class Flights:
         if not self._may_wait(flight, aboard):
             return False
         try:
-            while not flight.done.wait(PATIENCE):
-                if flight.stranded:
-                    return False
+            while not self._stranded(flight):
+                if flight.done.wait(PATIENCE):
+                    return True
         finally:
             self._waited(flight, aboard)
-        return True
+        return flight.done.is_set()
 
     async def await_(self, flight: Flight) -> bool:
         """The same, for a task: the event loop goes on."""
@@ -116,15 +111,22 @@ class Flights:
 
         flight.when_landed(tell)
         try:
-            while not flight.done.is_set():
+            while not flight.done.is_set() and not self._stranded(flight):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PATIENCE):
                         await landed.wait()
-                if flight.stranded:
-                    return flight.done.is_set()
         finally:
             flight.forget(tell)
             self._waited(flight, aboard)
+        return flight.done.is_set()
+
+    def _stranded(self, flight: Flight) -> bool:
+        """The event loop that the leader is a task of has stopped: he may never come back, and another one leads."""
+        if flight.loop is None or flight.loop.is_running():
+            return False
+        with _graph:
+            if self._up.get(flight.key) is flight:
+                del self._up[flight.key]
         return True
 
     def _may_wait(self, flight: Flight, aboard: tuple[Flight, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -61,7 +62,8 @@ class listen:  # noqa: N801 - used as a function
         return heard
 
     def __exit__(self, *_: object) -> None:
-        _heard.reset(self._token)
+        with contextlib.suppress(ValueError):  # a coroutine that nobody goes on with ends in whatever context
+            _heard.reset(self._token)
 
 
 class _Listener:
