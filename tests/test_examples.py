@@ -52,6 +52,25 @@ def test_fifty_threads_ask_once_and_the_cache_says_what_that_saved() -> None:
     assert "Saved: $0.171500" in run.stdout
 
 
+def test_the_own_loop_meters_what_the_provider_served() -> None:
+    run = subprocess.run(
+        [sys.executable, ROOT / "examples" / "own_loop.py"], capture_output=True, text=True, timeout=100
+    )
+    assert run.returncode == 0, run.stderr
+
+    served, metered = re.findall(r"served ([\d,]+) tokens; the meter says ([\d,]+)\.", run.stdout)[0]
+    assert served == metered == "2,502"
+    assert re.findall(r"Step (\d) used ([\d,]+) tokens", run.stdout) == [
+        ("1", "462"),
+        ("2", "622"),
+        ("3", "658"),
+        ("4", "760"),
+    ]
+    assert "nothing billed error, attempt 1" in run.stdout
+    assert "· search failed: LookupError" in run.stdout
+    assert "Success rate: 50.0% (1/2)" in run.stdout
+
+
 def test_the_readme_shows_a_real_capture(demo: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     capture = readme.split("```text\n", 1)[1].split("\n```", 1)[0]

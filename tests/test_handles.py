@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import pytest
 from tests.pages import run_examples
 
-from agent_meter import AgentObserver, BudgetExceeded, Denial, Meter, TokenUsage, hookimpl
+from agent_meter import AgentObserver, Budget, BudgetExceeded, Denial, Meter, TokenUsage, hookimpl
 from agent_meter.handles import LlmHandle
 from agent_meter.testing import FakeClock, RecordingPlugin, Reply
 
@@ -452,6 +452,39 @@ async def test_blocks_are_async_too(meter: Meter, watching: RecordingPlugin) -> 
         ("step", "ok", run.id),
         ("run", "ok", None),
     ]
+
+
+async def test_an_async_block_waits_for_a_budget_and_the_event_loop_goes_on() -> None:
+    meter, ticks = Meter(budgets=[Budget("one", requests=1, per="rolling 1s", mode="wait", timeout=3)]), []
+
+    async def tick() -> None:
+        while True:
+            ticks.append(1)
+            await asyncio.sleep(0.01)
+
+    async def ask() -> None:
+        async with meter.llm("gpt-4o", agent="a") as call:
+            call.finish(USAGE)
+
+    ticking = asyncio.create_task(tick())
+    await ask()
+    await ask()
+    ticking.cancel()
+
+    assert [record.agent for record in meter.history()] == ["a", "a"]
+    assert len(ticks) > 3
+
+
+def test_messages_tell_a_budget_how_much_to_set_aside_and_are_forgotten_then() -> None:
+    meter = Meter(budgets=[Budget("small", tokens=2_000)])
+    short, long = [{"role": "user", "content": "x" * 100}], [{"role": "user", "content": "x" * 5_000}]
+    with meter.llm("gpt-4o", messages=short, max_output_tokens=50) as call:
+        assert call.call.size is None
+        call.finish(USAGE)
+    with pytest.raises(BudgetExceeded) as refused, meter.llm("gpt-4o", messages=long, max_output_tokens=50):
+        pytest.fail("it was called")
+
+    assert 5_000 < refused.value.requested < 5_200
 
 
 def test_messages_and_results_are_for_those_who_ask_and_never_a_tag(meter: Meter) -> None:

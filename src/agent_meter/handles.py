@@ -12,6 +12,7 @@ An exception inside a block is recorded as that call's error and goes on its way
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping
 from contextvars import Token
@@ -68,11 +69,14 @@ class Handle:
     def _open(self) -> None:
         if self.call.started_at:
             return
-        if self._scope is None:
-            self._meter.open(self.call)
-            return
-        with self._scope:
-            self._meter.open(self.call)
+        try:
+            if self._scope is None:
+                self._meter.open(self.call)
+                return
+            with self._scope:
+                self._meter.open(self.call)
+        finally:
+            self.call.size = None  # it knows the prompt, which nobody needs any more
 
     def _close(self, error: BaseException | None) -> None:
         self.call.error = error
@@ -80,11 +84,30 @@ class Handle:
             self.call, status=status_of(error), error_type=None if error is None else type(error).__name__
         )
 
+    async def _aopen(self) -> None:
+        """`_open` where a budget may have to wait."""
+        if self.call.started_at:
+            return
+        try:
+            if self._scope is None:
+                await self._meter.aopen(self.call)
+                return
+            with self._scope:
+                await self._meter.aopen(self.call)
+        finally:
+            self.call.size = None
+
     def __enter__(self) -> Self:
+        self._enter()
+        self._open()
+        return self._inside()
+
+    def _enter(self) -> None:
         if self._entered:
             raise RuntimeError(f"{self.call!r} is one call and was entered before: make a new one for the next call")
         self._entered = True
-        self._open()
+
+    def _inside(self) -> Self:
         if self.call.kind in HOLDERS:  # a model call holds no other calls
             self._token = attribution.running.set(self.call)
             if self._scope is not None:
@@ -106,7 +129,9 @@ class Handle:
         self._close(error)
 
     async def __aenter__(self) -> Self:
-        return self.__enter__()
+        self._enter()
+        await self._aopen()
+        return self._inside()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -196,8 +221,10 @@ class LlmHandle(Handle):
         self._again = (model, provider, input_tokens, max_output_tokens, kind, named, attempt + 1, messages)
         self._stream: Streamed | None = None
         self.call.attempt = attempt
-        if meter.wants_content:
-            self.call.content = messages
+        if messages is not None:
+            self.call.size = functools.partial(_size, messages, model)
+            if meter.wants_content:
+                self.call.content = messages
         self.call.max_output_tokens = max_output_tokens
         if input_tokens is not None or max_output_tokens is not None:
             self.call.reserve = Reserve(input_tokens, max_output_tokens)
@@ -337,6 +364,12 @@ class ToolHandle(Handle):
 
     def __call__(self, function: F) -> F:
         return _tool_function(self._meter, function, self.call.name, self._named)
+
+
+def _size(messages: Any, model: str) -> int:
+    from .tokens.prompts import prompt_size  # on first use: most loops have no budget
+
+    return prompt_size(messages, model)
 
 
 def tool_handle(

@@ -469,8 +469,8 @@ class Meter(Facts):
     ) -> LlmHandle:
         """One model call of your own loop: `with meter.llm("gpt-4o") as call: call.finish(client.create(...))`.
 
-        `input_tokens` and `max_output_tokens` are what a budget sets aside for it. `messages` are for observers that
-        want content; never stored.
+        `input_tokens` and `max_output_tokens` are what a budget sets aside for it; `messages` let it work out the
+        former by itself. They also go to observers that want content, and are never stored.
         """
         return LlmHandle(self, model, provider, input_tokens, max_output_tokens, kind, attribution, attempt, messages)
 

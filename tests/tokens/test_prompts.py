@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent_meter.tokens import TokenCounter, estimate_prompt
 from agent_meter.tokens.estimate import ERROR
+from agent_meter.tokens.prompts import prompt_size
 
 MESSAGES = [
     {"role": "system", "content": "You answer questions about geography, in one sentence, and name your source."},
@@ -33,3 +36,12 @@ def test_a_prompt_is_within_the_stated_error_of_its_count(tools: list[dict[str, 
 def test_a_string_is_a_prompt_and_nothing_is_none() -> None:
     assert estimate_prompt("Which city?") > 0
     assert estimate_prompt("") == 0
+
+
+@given(st.lists(st.text(), max_size=5))
+def test_the_size_of_a_prompt_is_no_less_than_its_tokens(texts: list[str]) -> None:
+    messages = [{"role": "user", "content": text} for text in texts]
+
+    assert prompt_size(messages, "gpt-4o") >= sum(len(text.encode("utf-8", "replace")) for text in texts)
+    assert prompt_size("".join(texts)) == len("".join(texts).encode("utf-8", "replace"))
+    assert prompt_size(None) >= 0

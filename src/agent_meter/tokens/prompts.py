@@ -28,3 +28,20 @@ def estimate_prompt(asked: Any, model: str = "", tools: Any = None) -> int:
     if isinstance(tools, (list, tuple)) and tools:
         total += family.tools + FRAME + estimate_tokens(declaration(tools), model)
     return total
+
+
+def prompt_size(asked: Any, model: str = "") -> int:
+    """The bytes of the text of a prompt, and the tokens of what is around it and of its pictures.
+
+    No fewer than the tokens that it is: a byte-level tokenizer makes no more tokens than there are bytes.
+    """
+    if isinstance(asked, str):
+        return len(asked.encode("utf-8", "replace"))
+    family = family_of(model)
+    total = family.request
+    for message in asked or ():
+        parts = parts_of(message)
+        total += family.message + parts.calls * family.tool_call
+        total += sum(len(text.encode("utf-8", "replace")) for text in parts.texts)
+        total += sum(image_tokens(image, model, family.name) for image in parts.images)
+    return total

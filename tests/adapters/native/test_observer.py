@@ -11,7 +11,7 @@ import pytest
 from tests.adapters.native.listener import EVENTS, USAGE, CuriousListener, Listener
 from tests.pages import read, run_examples
 
-from agent_meter import AgentObserver, BudgetExceeded, Call, Denial, Kind, Meter, Model, Status, hookimpl
+from agent_meter import AgentObserver, Budget, BudgetExceeded, Call, Denial, Kind, Meter, Model, Status, hookimpl
 from agent_meter.adapters.native import SeedEvents
 from agent_meter.testing import FakeClock
 
@@ -237,6 +237,26 @@ def test_outside_of_runs_a_budget_event_says_what_the_meter_has_counted(listener
         "tool_args": {"command": "rm"},
     }
     assert listener.last("on_budget_exceeded")["tokens_used"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("limit", "tokens_used", "cost_used"),
+    [({"tokens": 100}, 99, Decimal("0.000225")), ({"usd": "0.0005"}, 45, Decimal("0.000495"))],
+)
+def test_what_a_budget_counts_in_is_its_own_figure(
+    limit: dict[str, Any], tokens_used: int, cost_used: Decimal, listener: Listener
+) -> None:
+    meter = Meter(budgets=[Budget("daily", **limit)])
+    meter.observe(listener)
+    meter.record_usage(model="gpt-4o", input_tokens=36, output_tokens=18)
+    with contextlib.suppress(BudgetExceeded), meter.run("r") as run:
+        with run.llm("gpt-4o", input_tokens=30, max_output_tokens=15) as call:
+            call.finish(USAGE)
+        with run.llm("gpt-4o", input_tokens=30, max_output_tokens=15):
+            pytest.fail("it was called")
+
+    told = listener.last("on_budget_exceeded")
+    assert (told["run_id"], told["tokens_used"], told["cost_used"]) == (run.id, tokens_used, cost_used)
 
 
 def test_a_failed_run_is_told_with_its_exception_before_its_end(

@@ -21,6 +21,7 @@ from ...records import (
     RunRecord,
     ToolRecord,
     UsageRecord,
+    dollars,
 )
 from .delivery import Delivery
 from .seed_events import SeedEvents
@@ -123,7 +124,7 @@ class AgentObserver(Delivery, SeedEvents):
         """A model or tool call was refused before it was made.
 
         `tokens_used` and `cost_used` (US dollars, `Decimal`) are what its run had used so far, sub-agents included;
-        where there is no run, what the meter has counted.
+        where there is no run, what the meter has counted. The one in which a budget counts is the budget's own.
         """
 
     # -------------------------------------------------------------------------------------------- the hooks
@@ -236,5 +237,9 @@ class AgentObserver(Delivery, SeedEvents):
             used = self._meter.tree(call.run_id).usage if call.run_id else self._meter.usage
         except LookupError:
             used = self._meter.usage
-        told = (run_id, denial.reason, used.total_tokens, used.cost_usd)
-        self._tell("on_budget_exceeded", self.on_budget_exceeded, *told)
+        tokens, cost = used.total_tokens, used.cost_usd
+        if denial.used is not None and denial.unit == "tokens":
+            tokens = denial.used
+        elif denial.used is not None and denial.unit == "usd_pico":
+            cost = dollars(denial.used)
+        self._tell("on_budget_exceeded", self.on_budget_exceeded, run_id, denial.reason, tokens, cost)
