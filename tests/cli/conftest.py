@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cli.ledgers import make
 from typer.testing import CliRunner
 
 from agent_meter.cli.app import app
@@ -41,6 +42,19 @@ def invoke(folder: Path) -> Invoke:
         return CliRunner().invoke(app, list(arguments), prog_name="agent-meter", **options)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("ledger") / "meter.db")
+
+
+@pytest.fixture
+def ledger(folder: Path, _ledger: Path) -> Path:
+    """`meter.db` in the working directory, with the records of `ledgers.py`."""
+    for file in _ledger.parent.glob("meter.db*"):
+        shutil.copy(file, folder)
+    return folder / "meter.db"
 
 
 def installed() -> str:

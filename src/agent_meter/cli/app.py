@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
-from . import count, demo, prices, rules, whatif
+from . import count, demo, export, ledger, prices, report, rules, whatif
 from .fence import Commands, say
 
 app = typer.Typer(
     cls=Commands,
-    no_args_is_help=True,
     rich_markup_mode=None,  # plain help: it fits any terminal, and rich is not imported for it
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -26,18 +25,33 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """What model calls cost, looked up and worked out: prices, what-if sums, token counts.
+    """What your agents used and what it cost: reports over a ledger, prices, exports.
 
-    Exit codes: 0 done, 1 nothing found or refused, 2 usage error.
+    Without a command: today, by agent. Exit codes: 0 done, 1 nothing found or refused, 2 usage error, 3 done in part.
     """
+    if context.invoked_subcommand is not None:
+        return
+    if not ledger.there_is_one():
+        say(context.get_help())
+        raise typer.Exit(2)
+    report.today()
 
 
+app.command("report")(report.report)
+app.command("daily")(report.daily)
+app.command("weekly")(report.weekly)
+app.command("monthly")(report.monthly)
+app.command("sessions")(report.sessions)
+app.command("top-spenders")(report.top_spenders)
+app.command("export")(export.export)
+app.command("import")(export.import_)
 app.add_typer(prices.app, name="prices")
 app.add_typer(rules.app, name="rules")
 app.command("whatif")(whatif.whatif)
