@@ -15,7 +15,7 @@ from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import RequestUsage
 
-from agent_meter import BudgetExceeded, Meter, hookimpl
+from agent_meter import Budget, BudgetExceeded, Meter, hookimpl
 from agent_meter.adapters.mamba import MeteredModel, MeteredToolset, MeterWorkflowHooks
 from agent_meter.records import Call, Denial, Kind, Status, ToolRecord
 from agent_meter.testing import ErrorReply, RecordingPlugin, Reply, ToolCall
@@ -51,6 +51,16 @@ def test_a_denial_stops_a_run_before_the_request_is_sent(agent: Any, model: Any,
     assert len(served.requests) == 1
     assert [r.status for r in meter.history(include_denied=True)] == [Status.OK, Status.DENIED]
     assert meter.health()["open_calls"] == 0
+
+
+def test_a_budget_stops_a_run_when_it_is_spent(agent: Any, model: Any, loopback: Any) -> None:
+    meter = Meter(budgets=[Budget("small", requests=1)])
+    served = loopback([ASKS, DONE])
+
+    with pytest.raises(BudgetExceeded) as refused:
+        agent(MeteredModel(model(served), meter)).run_sync("Hi")
+
+    assert (refused.value.budget, len(served.requests)) == ("small", 1)
 
 
 def test_a_denial_ends_a_workflow_as_failed(agent: Any, model: Any, loopback: Any, meter: Meter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from selectools import FallbackProvider, InMemoryCache, Message, Role, ToolConfi
 from selectools.providers.base import Provider
 from selectools.providers.stubs import LocalProvider
 
-from agent_meter import BudgetExceeded, Meter, hookimpl
+from agent_meter import Budget, BudgetExceeded, Meter, hookimpl
 from agent_meter.adapters.selectools import MeteredProvider, MeterObserver
 from agent_meter.records import Call, Denial, Kind, Status
 from agent_meter.testing import ErrorReply, Reply, ToolCall
@@ -67,6 +68,21 @@ def test_a_denial_stops_the_run_before_the_request_is_sent(
     assert [r.status for r in meter.history(include_denied=True)] == [Status.OK, Status.DENIED]
     assert meter.usage.denied_requests == 1
     assert meter.health()["open_calls"] == 0
+
+
+@pytest.mark.parametrize("way", ["run", "arun", "astream"])
+def test_a_budget_stops_a_run_when_it_is_spent(agent: Any, openai: Any, loopback: Any, way: str) -> None:
+    meter = Meter(budgets=[Budget("small", usd="0.012", agent="librarian")])
+    served = loopback([ASKS, ASKS, ASKS, DONE])
+    stopped = agent(MeteredProvider(openai(served), meter), MeterObserver(meter), max_tokens=1000)
+
+    # Each call asks for 1,000 tokens of output at most: $0.010, and uses 20. Beside the second one is no room for it.
+    with meter.scope(agent="librarian"), pytest.raises(BudgetExceeded) as refused:
+        run(stopped, way)
+
+    assert refused.value.budget == "small"
+    assert 1 <= len(served.requests) <= 3
+    assert meter.usage_by("agent")["librarian"].cost_usd <= Decimal("0.012")
 
 
 def test_a_denial_stops_a_stream_before_the_request_is_sent(

@@ -46,7 +46,7 @@ class MeteredModel(WrapperModel):  # type: ignore[misc]  # pydantic-ai is not wh
     __hash__ = object.__hash__
 
     async def request(self, messages: Any, model_settings: Any, model_request_parameters: Any) -> Any:
-        request = self._begin(messages, model_settings, model_request_parameters)
+        request = await self._begin(messages, model_settings, model_request_parameters)
         if request is None:
             return await self.wrapped.request(messages, model_settings, model_request_parameters)
         token = counting.set((*counting.get(), self.meter))
@@ -65,7 +65,7 @@ class MeteredModel(WrapperModel):  # type: ignore[misc]  # pydantic-ai is not wh
         self, messages: Any, model_settings: Any, model_request_parameters: Any, run_context: Any = None
     ) -> AsyncIterator[Any]:
         asked = (messages, model_settings, model_request_parameters)
-        request = self._begin(*asked)
+        request = await self._begin(*asked)
         if request is None:
             async with self.wrapped.request_stream(*asked, run_context) as response:
                 yield response
@@ -92,13 +92,13 @@ class MeteredModel(WrapperModel):  # type: ignore[misc]  # pydantic-ai is not wh
             raise
         request.end_stream(response)
 
-    def _begin(self, messages: Any, settings: Any, parameters: Any) -> _Request | None:
+    async def _begin(self, messages: Any, settings: Any, parameters: Any) -> _Request | None:
         """The call of a request that is about to be made, opened. None: it is counted further out, or not at all."""
         if self.meter in counting.get():
             return None
         try:
             request = _Request(self.meter, self, messages, settings, parameters)
-            self.meter.open(request.call)
+            await self.meter.aopen(request.call)
         except BudgetExceeded:
             raise
         except Exception as error:

@@ -29,7 +29,7 @@ class MeteredToolset(WrapperToolset):  # type: ignore[misc]
 
     async def call_tool(self, name: str, tool_args: dict[str, Any], ctx: Any, tool: Any) -> Any:
         meter = self.meter if self.meter is not None else default_meter()
-        call = self._begin(meter, name, tool_args, ctx)
+        call = await self._begin(meter, name, tool_args, ctx)
         try:
             result = await self.wrapped.call_tool(name, tool_args, ctx, tool)
         except BaseException as error:
@@ -38,12 +38,12 @@ class MeteredToolset(WrapperToolset):  # type: ignore[misc]
         _end(meter, call, None, result)
         return result
 
-    def _begin(self, meter: Meter, name: str, tool_args: dict[str, Any], ctx: Any) -> Call | None:
+    async def _begin(self, meter: Meter, name: str, tool_args: dict[str, Any], ctx: Any) -> Call | None:
         try:
             call = Call(TOOL, name, framework=FRAMEWORK)
             call.call_id = str(getattr(ctx, "tool_call_id", None) or "")
             call.params = dict(tool_args) if tool_args else EMPTY
-            meter.open(call)
+            await meter.aopen(call)
             run = run_of(meter)
             if run is not None:
                 run.tools.add(call.call_id)

@@ -65,6 +65,35 @@ class MeteredProvider:
 
     def _begin(self, asked: Mapping[str, Any]) -> Flight | None:
         """The call of a request that is about to be made, opened. None: it is counted further out, or not at all."""
+        flight = self._prepare(asked)
+        if flight is not None and flight.call is not None:
+            try:
+                self.meter.open(flight.call)
+            except BudgetExceeded:
+                flight.done = True
+                raise
+            except Exception as error:
+                flight.taken, flight.call = False, None  # the observer may still count it
+                _caught(self.meter, "request", error)
+                return None
+        return flight
+
+    async def _abegin(self, asked: Mapping[str, Any]) -> Flight | None:
+        """The same where a budget may wait, or ask a shared store, while the event loop goes on."""
+        flight = self._prepare(asked)
+        if flight is not None and flight.call is not None:
+            try:
+                await self.meter.aopen(flight.call)
+            except BudgetExceeded:
+                flight.done = True
+                raise
+            except Exception as error:
+                flight.taken, flight.call = False, None  # the observer may still count it
+                _caught(self.meter, "request", error)
+                return None
+        return flight
+
+    def _prepare(self, asked: Mapping[str, Any]) -> Flight | None:
         meter: Meter = self._meter
         if meter in _counting.get():
             return None
@@ -75,9 +104,6 @@ class MeteredProvider:
             call.max_output_tokens = limit if isinstance(limit, int) else None
             if meter.plugins.guarded:
                 call.reserve = Reserve(round(flight.prompt.tokens() * (1 + ERROR)), call.max_output_tokens)
-            meter.open(call)
-        except BudgetExceeded:
-            raise
         except Exception as error:
             _caught(meter, "request", error)
             return None
@@ -156,7 +182,7 @@ def _complete(self: MeteredProvider, function: Callable[..., Any]) -> Callable[.
 def _acomplete(self: MeteredProvider, function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     async def acomplete(*args: Any, **asked: Any) -> Any:
-        flight = self._begin(asked)
+        flight = await self._abegin(asked)
         if flight is None:
             return await function(*args, **asked)
         try:
@@ -203,7 +229,7 @@ def _stream(self: MeteredProvider, function: Callable[..., Any]) -> Callable[...
 def _astream(self: MeteredProvider, function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     async def astream(*args: Any, **asked: Any) -> Any:
-        flight = self._begin(asked)
+        flight = await self._abegin(asked)
         items: Any = None
         try:
             while True:
