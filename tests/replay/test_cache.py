@@ -102,9 +102,12 @@ def test_nobody_can_change_what_others_get() -> None:
     assert cache.get("k") == {"content": ["Hello"]}
 
 
-def test_what_cannot_be_copied_is_refused_when_it_comes() -> None:
-    with pytest.raises(TypeError):
-        ReplayCache().set("k", (piece for piece in "abc"))
+def test_what_cannot_be_copied_is_not_kept_and_counted() -> None:
+    meter = Meter()
+    cache = ReplayCache(meter=meter)
+    cache.set("k", (piece for piece in "abc"))
+
+    assert (cache.size, meter.health()["failures"]) == (0, {"ReplayCache": {"set": 1}})
 
 
 # ---------------------------------------------------------------------------------------------- with usage

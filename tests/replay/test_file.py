@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import enum
 import os
 import signal
 import sqlite3
@@ -64,6 +66,16 @@ def test_an_answer_and_its_usage_outlive_the_cache(path: Path) -> None:
     assert (replay.cost_usd, replay.billed_cost_usd) == (record.cost_usd, 0)
 
 
+class Colour(enum.Enum):
+    RED = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: int
+    colour: Colour = Colour.RED
+
+
 class Note(BaseModel):
     text: str
     at: datetime | None = None
@@ -74,7 +86,8 @@ VALUES: list[Any] = [
     {"$": "not a tag"}, {1, 2}, frozenset("ab"), datetime(2026, 1, 1, 5, tzinfo=UTC), date(2026, 1, 1),
     time_of_day(1, 2), timedelta(1, 2, 3), Decimal("1.10"), UUID(int=7),
     Note(text="a", at=datetime(2026, 1, 1, tzinfo=UTC)),
-    TokenUsage(1, 2, units=FrozenMap({"seconds": Decimal("0.5")})), ("Hello", USED),
+    TokenUsage(1, 2, units=FrozenMap({"seconds": Decimal("0.5")})), ("Hello", USED), Colour.RED,
+    [Point(1)],
 ]  # fmt: skip
 
 
@@ -87,6 +100,18 @@ def test_what_can_be_written_comes_back_as_it_was(path: Path, value: Any) -> Non
     assert (again, type(again)) == (value, type(value))
 
 
+def test_reading_a_dataclass_runs_no_code_of_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ReplayCache(path=path)
+    cache.set("k", Point(1))
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("it ran")
+
+    monkeypatch.setattr(Point, "__init__", never)
+
+    assert cache.get("k").x == 1
+
+
 class Local:
     pass
 
@@ -96,9 +121,13 @@ class Text(str):
 
 
 @pytest.mark.parametrize("value", [Local(), object, Text("a"), [Local()], FrozenMap({"a": 1}), range(3)])
-def test_what_would_not_come_back_as_it_was_is_refused(path: Path, value: Any) -> None:
-    with pytest.raises(TypeError, match="cannot be kept in a file"):
-        ReplayCache(path=path).set("k", value)
+def test_what_would_not_come_back_as_it_was_is_not_kept_and_counted(path: Path, value: Any) -> None:
+    meter = Meter()
+    cache = ReplayCache(path=path, meter=meter)
+    cache.set("k", value)
+
+    assert cache.size == 0
+    assert "cannot be kept in a file" in meter.health()["last_errors"]["ReplayCache"]["set"]
 
 
 @given(
@@ -191,7 +220,16 @@ def test_a_file_that_is_no_database_is_an_error_at_once(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    ["{", '{"$":"model","t":"os:system","v":{}}', '{"$":"pickle","v":""}', '{"$":"model","t":"nowhere:Note","v":{}}'],
+    [
+        '{"$":"dataclass","t":"tests.nowhere:Point","v":{}}',
+        '{"$":"dataclass","t":"agent_meter.meter:Meter","v":{}}',
+        '{"$":"enum","t":"agent_meter.meter:Meter","v":1}',
+        '{"$":"model","t":"agent_meter.meter:Meter","v":{}}',
+        "{",
+        '{"$":"model","t":"os:system","v":{}}',
+        '{"$":"pickle","v":""}',
+        '{"$":"model","t":"nowhere:Note","v":{}}',
+    ],
 )
 def test_an_entry_that_cannot_be_read_is_a_miss_and_counted(path: Path, answer: str) -> None:
     meter = Meter()

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec.structs import replace
 
 from ..caching import CacheReport, CacheStats
-from ..errors import StoreError
 from ..records import OK, UsageRecord
 from ..totals import Totals
-from .entries import Entry, MemoryStorage, Storage, copied
+from .entries import Entry, MemoryStorage, Storage, copied, lifetime
 from .flights import Flights
 from .keys import CacheKeyBuilder
 
@@ -51,7 +50,7 @@ class ReplayCache:
         if max_size < 0:
             raise ValueError(f"max_size is a number of answers, or 0 for any number; got {max_size!r}")
         self.max_size = max_size
-        self.default_ttl = _lifetime(default_ttl)
+        self.default_ttl = lifetime(default_ttl)
         self.meter = meter
         self._storage: Storage
         if path is None:
@@ -82,17 +81,18 @@ class ReplayCache:
         """Keep a copy of an answer, and what it used: `usage`, or the second half of an (answer, `UsageRecord`) pair.
 
         `ttl` is seconds, 0 for ever; `None` means `default_ttl`. What ended as an error or was denied is no answer
-        and is not kept. `TypeError` for a value that cannot be kept, such as a stream.
+        and is not kept; nor is what cannot be copied or written, which is counted in the meter's health.
         """
         if isinstance(usage, UsageRecord):
             usage = (usage,)
         records = tuple(usage)
         if not records and type(value) is tuple and len(value) == 2 and type(value[1]) is UsageRecord:
             records = (value[1],)
+        seconds = self.default_ttl if ttl is None else lifetime(ttl)
         if all(record.status is OK for record in records):
             try:
-                self._keep(key, Entry(copied(value), records), ttl)
-            except StoreError as error:
+                self._keep(key, Entry(copied(value), records), seconds)
+            except Exception as error:
                 self._failed("set", error)
 
     def delete(self, key: str) -> bool:
@@ -152,8 +152,7 @@ class ReplayCache:
             return None
 
     def _keep(self, key: str, entry: Entry, ttl: float | None) -> None:
-        lifetime = self.default_ttl if ttl is None else _lifetime(ttl)
-        evicted = self._storage.set(key, entry, lifetime)
+        evicted = self._storage.set(key, entry, ttl)
         if evicted:
             self._count(evictions=evicted)
 
@@ -201,12 +200,6 @@ class ReplayCache:
         after_fork = getattr(self._storage, "after_fork", None)
         if after_fork is not None:
             after_fork()
-
-
-def _lifetime(ttl: float | None) -> float | None:
-    if ttl is not None and not ttl >= 0:
-        raise ValueError(f"a time to live is seconds, or 0 for ever; got {ttl!r}")
-    return ttl or None
 
 
 def _seconds(clock: Clock) -> Callable[[], float]:

@@ -1,19 +1,21 @@
 """Answers as text and back, without pickle: reading a file never runs code of the file's choice.
 
 What can be written: `None`, booleans, numbers, strings, lists, tuples, sets, mappings, bytes, dates and times,
-`timedelta`, `Decimal`, `UUID`, `TokenUsage`, `UsageRecord`, and pydantic models, which is what SDKs answer with. What
-would not come back as it was is refused when it is written. A model's class is looked up among the modules that the
-program has imported, and nowhere else.
+`timedelta`, `Decimal`, `UUID`, `TokenUsage`, `UsageRecord`, enums, dataclasses, and pydantic models, which is what SDKs
+answer with. What would not come back as it was is refused when it is written. A class is looked up among the modules
+that the program has imported, and nowhere else; a dataclass is filled in without its constructor.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
@@ -84,10 +86,15 @@ def _write(value: Any) -> Any:
     if writer is not None:
         name, write = writer
         return {TAG: name, "v": write(value)}
-    if hasattr(kind, "__pydantic_fields__"):
-        name = f"{kind.__module__}:{kind.__qualname__}"
-        if _model(name) is kind:
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    if _class(name) is kind:
+        if hasattr(kind, "__pydantic_fields__"):
             return {TAG: "model", "t": name, "v": _write(_fields(value))}
+        if isinstance(value, Enum):
+            return {TAG: "enum", "t": name, "v": _write(value.value)}
+        if dataclasses.is_dataclass(kind):
+            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
+            return {TAG: "dataclass", "t": name, "v": _write(fields)}
     raise TypeError(f"an answer of type {kind.__name__} cannot be kept in a file")
 
 
@@ -134,18 +141,22 @@ def _read(value: Any) -> Any:
     name = value.get(TAG)
     if name is None:
         return {key: _read(item) for key, item in value.items()}
-    if name == "model":
-        return _make(str(value["t"]), _read(value["v"]))
+    maker = _MAKERS.get(name)
+    if maker is not None:
+        kind = _class(str(value["t"]))
+        if kind is None:
+            raise Unreadable(f"no module of this program has a class {value['t']!r}")
+        return maker(kind, _read(value["v"]))
     reader = _READERS.get(name)
     if reader is None:
         raise Unreadable(f"a value of an unknown type {name!r}")
     return reader(value["v"])
 
 
-def _make(name: str, fields: dict[str, Any]) -> Any:
-    kind = _model(name)
-    if kind is None:
-        raise Unreadable(f"no module of this program has a model {name!r}")
+def _model(kind: Any, fields: dict[str, Any]) -> Any:
+    base = getattr(sys.modules.get("pydantic"), "BaseModel", None)
+    if base is None or not issubclass(kind, base):
+        raise Unreadable(f"{kind.__qualname__} is no pydantic model")
     try:
         return kind.model_validate(fields)
     except ValueError:
@@ -156,13 +167,30 @@ def _make(name: str, fields: dict[str, Any]) -> Any:
         return kind.construct(**fields)
 
 
-def _model(name: str) -> Any:
+def _enum(kind: type, value: Any) -> Any:
+    if not issubclass(kind, Enum):
+        raise Unreadable(f"{kind.__qualname__} is no enum")
+    return kind(value)
+
+
+def _dataclass(kind: type, fields: dict[str, Any]) -> Any:
+    if not dataclasses.is_dataclass(kind) or {field.name for field in dataclasses.fields(kind)} != fields.keys():
+        raise Unreadable(f"{kind.__qualname__} is no dataclass, or has other fields now")
+    value = object.__new__(kind)
+    for name, item in fields.items():
+        object.__setattr__(value, name, item)
+    return value
+
+
+_MAKERS: dict[Any, Callable[[Any, Any], Any]] = {"model": _model, "enum": _enum, "dataclass": _dataclass}
+
+
+def _class(name: str) -> Any:
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
-    base = getattr(sys.modules.get("pydantic"), "BaseModel", None)
     for part in path.split("."):
         found = getattr(found, part, None)
-    return found if base is not None and isinstance(found, type) and issubclass(found, base) else None
+    return found if isinstance(found, type) else None
 
 
 def _frozen(record: UsageRecord) -> UsageRecord:

@@ -61,6 +61,13 @@ def copied(value: Any) -> Any:
     return copy.deepcopy(value)
 
 
+def lifetime(ttl: float | None) -> float | None:
+    """Seconds, or `None` for ever. `ValueError` for what is neither."""
+    if ttl is not None and not ttl >= 0:
+        raise ValueError(f"a time to live is seconds, or 0 for ever; got {ttl!r}")
+    return ttl or None
+
+
 class MemoryStorage:
     """Nothing outlives the process."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..handles import LlmHandle
 from .asking import Again, Attempt, stream_kind
-from .entries import Entry, copied
+from .entries import Entry, copied, lifetime
 from .flights import Flight, running_loop
 from .keys import is_absent, key_of, name_of, tools_of
 from .listening import Heard
@@ -59,7 +59,7 @@ class Replayed:
         self.function = function
         self.model, self.provider, self.kind = model, provider, kind
         self.metered = metered
-        self.ttl = ttl
+        self.ttl = cache.default_ttl if ttl is None else lifetime(ttl)
         self.input_tokens, self.max_output_tokens = input_tokens, max_output_tokens
         self.attribution: dict[str, Any] = attribution
         self._meter = meter
