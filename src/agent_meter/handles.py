@@ -221,10 +221,10 @@ class LlmHandle(Handle):
         self._again = (model, provider, input_tokens, max_output_tokens, kind, named, attempt + 1, messages)
         self._stream: Streamed | None = None
         self.call.attempt = attempt
-        if messages is not None:
+        if isinstance(messages, (str, list, tuple)):
             self.call.size = functools.partial(_size, messages, model)
-            if meter.wants_content:
-                self.call.content = messages
+        if meter.wants_content:
+            self.call.content = messages
         self.call.max_output_tokens = max_output_tokens
         if input_tokens is not None or max_output_tokens is not None:
             self.call.reserve = Reserve(input_tokens, max_output_tokens)

@@ -71,8 +71,12 @@ class Streamed:
         self._end(error)
 
     def __del__(self) -> None:
-        if "_ended" in self.__dict__ and not self._ended:
+        if "_ended" not in self.__dict__ or self._ended:
+            return
+        try:
             self.left(None)
+        except Exception as failure:  # nobody could catch it here; at the end of the process imports fail
+            self._call._meter.plugins.failed("stream", "dropped", failure)
 
 
 class Stream(Streamed):

@@ -59,7 +59,7 @@ def metered(function: F, tool: Callable[[Mapping[str, Any]], ToolHandle]) -> F:
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with handle(args, kwargs) as call:
+            async with handle(args, kwargs) as call:
                 value = await function(*args, **kwargs)
                 call.result(value)
                 return value

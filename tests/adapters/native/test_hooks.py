@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -180,6 +181,18 @@ def test_a_tool_that_fails_is_an_observation_of_an_error() -> None:
 
     observations = [(text, failed) for event, _, text, failed in [h for h in heard if h[0] == "on_observation"]]
     assert observations == [("LookupError: nothing found", True), ("not_found", True)]
+
+
+def test_an_observation_is_the_text_of_the_message_that_a_framework_makes_of_it() -> None:
+    heard: list[tuple[Any, ...]] = []
+    meter = Meter(strict=True)
+    meter.observe(listening(heard))
+    with meter.tool("search") as tool:
+        tool.result(SimpleNamespace(content="3 articles", tool_call_id="c1"))
+    with meter.tool("search") as tool:
+        tool.result(["found"])
+
+    assert [told[2] for told in heard if told[0] == "on_observation"] == ["3 articles", "['found']"]
 
 
 def test_content_is_asked_for_when_somebody_hears_it() -> None:

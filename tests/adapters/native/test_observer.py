@@ -7,11 +7,24 @@ import inspect
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from tests.adapters.native.listener import EVENTS, USAGE, CuriousListener, Listener
 from tests.pages import read, run_examples
 
-from agent_meter import AgentObserver, Budget, BudgetExceeded, Call, Denial, Kind, Meter, Model, Status, hookimpl
+from agent_meter import (
+    AgentObserver,
+    Attempt,
+    Budget,
+    BudgetExceeded,
+    Call,
+    Denial,
+    Kind,
+    Meter,
+    Model,
+    Status,
+    hookimpl,
+)
 from agent_meter.adapters.native import SeedEvents
 from agent_meter.testing import FakeClock
 
@@ -309,6 +322,23 @@ def test_a_second_attempt_is_told_with_what_became_of_the_first(meter: Meter, li
         "error": "TimeoutError",
         "backoff_seconds": None,
     }
+
+
+def test_requests_that_the_client_made_again_are_told_when_a_tap_saw_them(meter: Meter, listener: Listener) -> None:
+    record = meter.record_usage(model="gpt-4o", input_tokens=1)
+    listener.heard.clear()
+    attempts = (
+        Attempt(529, error_type="overloaded"),
+        Attempt(None, error_type="ConnectError", waited=0.5),
+        Attempt(200, waited=1.0),
+    )
+    listener.meter_record(msgspec.structs.replace(record, attempts=attempts))
+
+    assert listener.names() == ["on_llm_retry", "on_llm_retry", "on_llm_end", "on_usage"]
+    assert [(told["attempt"], told["error"], told["backoff_seconds"]) for _, told in listener.heard[:2]] == [
+        (1, "overloaded", 0.5),
+        (2, "ConnectError", 1.0),
+    ]
 
 
 def test_steps_without_a_number_are_counted_and_given_numbers_are_kept(meter: Meter, listener: Listener) -> None:

@@ -166,7 +166,7 @@ class WorkflowHooks(Delivery):
         if answer is None and not record.success:
             error = call.error if call is not None and self.wants_content else None
             answer = record.error_type if error is None else f"{type(error).__name__}: {error}"
-        observation = "" if answer is None else str(answer)
+        observation = "" if answer is None else _text(answer)
         state = self._state(record.run_id)
         state.current_observation = observation
         self._tell("on_observation", self.on_observation, state, observation, not record.success)
@@ -249,6 +249,12 @@ class WorkflowHooks(Delivery):
 
 
 ReActHooks = WorkflowHooks  # the seed documents have two classes: one with the four callbacks on reasoning, one without
+
+
+def _text(answer: Any) -> str:
+    """A tool's answer as text; frameworks wrap it in a message."""
+    content = getattr(answer, "content", answer)
+    return content if isinstance(content, str) else str(answer)
 
 
 def _type(name: str, number: int) -> str:

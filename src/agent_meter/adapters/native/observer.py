@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ...hookspecs import hookimpl
@@ -82,7 +83,9 @@ class AgentObserver(Delivery, SeedEvents):
     ) -> Any:
         """The `attempt`-th attempt has failed, with an `error` of that name, and the next one begins.
 
-        `max_retries` and `backoff_seconds` are `None`: that is between the caller and its retry policy.
+        Also the requests that a client made again by itself, where a transport tap saw them: these are told when the
+        call has ended, with the seconds that it waited. `max_retries` is `None`, and so is `backoff_seconds` of
+        others: that is between the caller and its retry policy.
         """
 
     def on_usage(self, run_id: str, usage: UsageRecord) -> Any:
@@ -180,6 +183,9 @@ class AgentObserver(Delivery, SeedEvents):
     def _usage(self, record: UsageRecord, run_id: str, response: Any, error: BaseException | str) -> None:
         if record.status is DENIED:
             return
+        for number, (failed, following) in enumerate(pairwise(record.attempts), 1):
+            told = (run_id, number, None, failed.error_type, following.waited)
+            self._tell("on_llm_retry", self.on_llm_retry, *told)
         if record.status is OK:
             self._tell("on_llm_end", self.on_llm_end, run_id, response, record)
         else:
