@@ -48,6 +48,8 @@ COUNTERS = (
 )
 _RARE = frozenset(COUNTERS).difference(_COMMON)
 _common = attrgetter(*_COMMON)
+_PLACES = {name: place for place, name in enumerate(COUNTERS)}
+_COMMON_PLACES = tuple(_PLACES[name] for name in _COMMON)
 OTHER = "(other)"
 MAX_TOOLS = 10_000
 
@@ -247,6 +249,15 @@ class Totals:
             self.units = _add_units(self.units, other.units, sign)
 
     # -------------------------------------------------------------------------------------------- reading
+
+    def counts(self) -> list[int]:
+        """All of COUNTERS, in their order."""
+        counts = [0] * len(COUNTERS)
+        for place, count in zip(_COMMON_PLACES, _common(self), strict=True):
+            counts[place] = count
+        for name, count in (self._rare or {}).items():
+            counts[_PLACES[name]] = count
+        return counts
 
     def copy(self) -> Totals:
         twin = Totals()

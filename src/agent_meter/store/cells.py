@@ -125,8 +125,11 @@ class Sums:
         except ValueError:  # a clock that was set back
             of_day.durations.record(0.0)
 
-    def cells(self) -> dict[Key, Totals]:
-        """The cells that these records belong to, and what they add to each."""
+    def cells(self, closed: int) -> dict[Key, Totals]:
+        """The cells that these records belong to, and what they add to each.
+
+        Months before `closed` have cells of their own; a later month is the sum of its days.
+        """
         cells: dict[Key, Totals] = {}
         for key, totals in self._fine.items():
             totals.tidy()
@@ -134,15 +137,19 @@ class Sums:
                 continue
             tags, minute = key[7], key[8]
             day = minute // 1440 * 1440
-            begins = (minute, minute // 60 * 60, day, _month(day))
             for cube, places in _PLACES:
                 keys = [key[place] for place in places]
                 keys += [""] * (KEYS - len(keys))
-                for grain in cube.grains:
-                    _cell(cells, Key(cube.name, grain, begins[grain], *keys)).merge(totals)
+                finest = cube.grains[0]
+                _cell(cells, Key(cube.name, finest, day if finest == DAY else minute, *keys)).merge(totals)
             for name, value in (tags or {}).items():
-                for grain in TAGS.grains:
-                    _cell(cells, Key(TAGS.name, grain, begins[grain], name, value, "", "")).merge(totals)
+                _cell(cells, Key(TAGS.name, DAY, day, name, value, "", "")).merge(totals)
+        for grain in (MINUTE, HOUR, DAY):  # the coarser from the finer: there are fewer of them
+            for key_, totals in list(cells.items()):
+                if key_.grain == grain:
+                    begins = _down(key_.at, grain + 1)
+                    if grain < DAY or begins < closed:
+                        _cell(cells, key_._replace(grain=grain + 1, at=begins)).merge(totals)
         return cells
 
 
@@ -155,11 +162,11 @@ def _cell(cells: dict[Key, Totals], key: Key) -> Totals:
 
 def rows_of(key: Key, totals: Totals) -> Iterator[tuple[Any, ...]]:
     """A cell as rows: one for the whole, one for each tool."""
-    yield (*key, "", *(getattr(totals, name) for name in COUNTERS), 0, 0)
+    yield (*key, "", *totals.counts(), 0, 0)
     turns, ran = totals.turns or {}, totals.ran or {}
     for tool in {**turns, **ran}:
         share = turns.get(tool)
-        counts = (0,) * len(COUNTERS) if share is None else tuple(getattr(share, name) for name in COUNTERS)
+        counts = [0] * len(COUNTERS) if share is None else share.counts()
         yield (*key, tool, *counts, 0 if share is None else share.asked, ran.get(tool, 0))
 
 
@@ -226,11 +233,12 @@ def plan(
     until: int | None,
     first: int,
     last: int,
+    closed: int = 0,
     floors: Mapping[int, int] | None = None,
 ) -> Plan:
     """How to answer: `since` and `until` in microseconds; the rollups begin at minute `first` and end before `last`.
 
-    `floors` says from which minute on the cells of a grain are still there.
+    Months before `closed` have cells. `floors` says from which minute on the cells of a grain are still there.
     """
     cube = cube_for(dimensions)
     if cube is None:
@@ -257,6 +265,11 @@ def plan(
         scans.append((high * MICROS, until))
     kept = []
     for grain, start, stop in cells:
+        if grain == MONTH and stop > closed:
+            kept.append((DAY, max(start, closed), stop))
+            stop = closed
+            if start >= stop:
+                continue
         floor = (floors or {}).get(grain, start)
         if start < floor:
             scans.append((start * MICROS, min(stop, floor) * MICROS))

@@ -17,7 +17,7 @@ from ..errors import StoreError
 from ..records import Record
 from ..totals import OTHER
 from .base import Settlement
-from .cells import HOUR, MEASURES, MICROS, MINUTE, Key, Sums, minute_of, rows_of
+from .cells import DAY, HOUR, MEASURES, MICROS, MINUTE, MONTH, Key, Sums, minute_of, month_of, next_month, rows_of
 from .rows import NAMES, dead_document, record_of, row_of
 from .schema import KEY
 from .writer import Item, Writer
@@ -246,7 +246,7 @@ class Ledger:
 
     def _add_sums(self, db: Database, sums: Sums) -> None:
         self._folds += 1
-        cells = self._bounded(db, sums.cells())
+        cells = self._bounded(db, sums.cells(self._close_months(db)))
         db.many(_CELL, [row for key in sorted(cells) for row in rows_of(key, cells[key])])
         units = [
             (*key, unit, str(amount)) for key, totals in cells.items() for unit, amount in (totals.units or {}).items()
@@ -277,6 +277,27 @@ class Ledger:
                 "ON CONFLICT (name, at, bucket) DO UPDATE SET calls = tool_bucket.calls + excluded.calls",
                 [(name, at, bucket, calls) for bucket, calls in buckets],
             )
+
+    def _close_months(self, db: Database) -> int:
+        """Give the months that are over cells of their own; since when the present one is."""
+        ((known,),) = db.rows("SELECT (SELECT value FROM meta WHERE name = 'closed')")
+        present = month_of(minute_of(self.now()))
+        closed = present if known is None else int(known)
+        while closed < present:
+            after = next_month(closed)
+            days = f"grain = {DAY} AND at >= {closed} AND at < {after}"
+            db.run(
+                f"INSERT INTO cell ({_KEY}, part, {', '.join(MEASURES)}) "
+                f"SELECT cube, {MONTH}, {closed}, k1, k2, k3, k4, part, {', '.join(f'SUM({n})' for n in MEASURES)} "
+                f"FROM cell WHERE {days} GROUP BY cube, k1, k2, k3, k4, part"
+            )
+            units = db.rows(f"SELECT cube, k1, k2, k3, k4, unit, amount FROM cell_unit WHERE {days}")
+            if units:
+                self._add_units(db, [(row[0], MONTH, closed, *row[1:6], str(row[6])) for row in units])
+            closed = after
+        if known is None or int(known) != closed:
+            db.run(_META, ("closed", str(closed)))
+        return closed
 
     def _bounded(self, db: Database, cells: dict[Key, Any]) -> dict[Key, Any]:
         """The cells, with newcomers under "(other)" where there are too many of a cube and a period."""

@@ -16,7 +16,7 @@ from ..totals import Totals
 from ..tree import RunTree
 from ..usage import AgentUsage
 from .base import Progress
-from .cells import CUBES, MICROS, MONTH, TAGS, Plan, Sums, ToolDay, add_unit, fill, hour_of, next_month, plan
+from .cells import CUBES, DAY, MICROS, TAGS, Plan, Sums, ToolDay, add_unit, fill, hour_of, month_of, next_month, plan
 from .counting import CHOICES, Groups, check_filters, chosen, tree_of, utc
 from .ledger import CURRENT, ZERO_BUCKET, Database, deltas
 from .rows import NAMES as COLUMN_NAMES
@@ -56,9 +56,7 @@ class Reading:
 
     def _tags(self) -> frozenset[str]:
         with self._reading() as db:
-            names = {
-                name for (name,) in db.rows("SELECT DISTINCT k1 FROM cell WHERE cube = 'tag' AND grain = ?", (MONTH,))
-            }
+            names = {name for (name,) in db.rows("SELECT DISTINCT k1 FROM cell WHERE cube = 'tag'")}
             for record, _ in deltas(db, _folded(db)):
                 names.update(record.tags)
         return frozenset(names)
@@ -88,14 +86,15 @@ class Reading:
         return groups
 
     def _plan(self, db: Database, dimensions: tuple[str, ...], low: int | None, high: int | None) -> Plan:
-        ((first, last),) = db.rows("SELECT MIN(at), MAX(at) FROM cell WHERE cube = 'model' AND grain = ?", (MONTH,))
+        ((first, last),) = db.rows("SELECT MIN(at), MAX(at) FROM cell WHERE cube = 'model' AND grain = ?", (DAY,))
         if first is None:
             return plan(dimensions, low, high, 0, 0)
+        closed = int(db.rows("SELECT value FROM meta WHERE name = 'closed'")[0][0])
         floors = {
             int(name.split()[1]): int(value)
             for name, value in db.rows("SELECT name, value FROM meta WHERE name LIKE 'grain %'")
         }
-        return plan(dimensions, low, high, first, next_month(last), floors)
+        return plan(dimensions, low, high, month_of(first), next_month(last), closed, floors)
 
     def _cells(self, db: Database, planned: Plan, groups: Groups) -> None:
         cube = planned.cube

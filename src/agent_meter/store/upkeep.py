@@ -95,8 +95,10 @@ class _Checking:
         for day in sorted(days):
             if day >= pruned:
                 self._check_day(day, floors)
-        for cube, at in db.rows("SELECT DISTINCT cube, at FROM cell WHERE grain IN (?, ?)", (DAY, MONTH)):
-            if month_of(at) == at:
+        closed = _closed(db)
+        found = db.rows("SELECT DISTINCT cube, at FROM cell WHERE grain IN (?, ?)", (DAY, MONTH))
+        for cube, at in sorted({(cube, month_of(at)) for cube, at in found}):
+            if at < closed:
                 group = (cube, MONTH, at)
                 self._compare(group, _stored(db, group), _months_from_days(db, cube, at))
         if self._progress is not None:
@@ -151,13 +153,17 @@ def _computed(db: Database, day: int, look: Any = None) -> dict[_Group, _Rows]:
         if day * MICROS <= micros(record.started_at) < (day + _DAY) * MICROS:
             sums.add(record, -sign)
     groups: dict[_Group, _Rows] = {}
-    for key, totals in sums.cells().items():
-        if key.grain != MONTH:
-            rows = groups.setdefault(key[:3], {})
-            for row in rows_of(key, totals):
-                if any(row[8:]):
-                    rows[tuple(row[3:8])] = tuple(row[8:])
+    for key, totals in sums.cells(closed=0).items():
+        rows = groups.setdefault(key[:3], {})
+        for row in rows_of(key, totals):
+            if any(row[8:]):
+                rows[tuple(row[3:8])] = tuple(row[8:])
     return groups
+
+
+def _closed(db: Database) -> int:
+    """Months before this minute have cells of their own."""
+    return int(db.rows("SELECT (SELECT value FROM meta WHERE name = 'closed')")[0][0] or 0)
 
 
 def _stored(db: Database, group: _Group) -> _Rows:

@@ -1,8 +1,8 @@
 """Records on their way to a store: a queue that costs the caller a microsecond, and one greedy thread behind it.
 
-The thread writes whatever is there, at once; nothing waits for a batch to fill. `flush` writes on the caller's
-own thread what is left, so that one who waits for durability does not wait for a thread to wake up. While the
-store fails, records stay in the queue, up to `limit`; what is beyond goes to the spill file if there is one, and is
+The thread writes whatever is there, within a millisecond; nothing waits for a batch to fill. `flush` writes on the
+caller's own thread what is left, so that one who waits for durability does not wait for a thread to wake up. While
+the store fails, records stay in the queue, up to `limit`; what is beyond goes to the spill file if there is one, and is
 counted as dropped if there is none. While it works, a caller who is faster than the store helps to write.
 """
 
@@ -23,9 +23,11 @@ from ..errors import StoreError
 from ..records import Record
 from .base import Settlement
 
-BATCH = 1_000
+BATCH = 2_000
 LIMIT = 50_000  # records; about 40 MB
 _IDLE = 0.25  # seconds without a record after which there is time for upkeep
+# Before the thread looks at the queue: who flushes at once has written it by then, and is not disturbed.
+_LAZY = 0.001
 _AGAIN = 0.5  # seconds after a failure before the next attempt
 
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
@@ -191,6 +193,8 @@ class Writer:
         me = threading.current_thread()
         while self._thread is me:
             rung = self._bell.acquire(timeout=_IDLE)
+            if rung:
+                time.sleep(_LAZY)
             self._awake = False
             if not self.turn.acquire(blocking=False):
                 continue  # somebody writes already, and looks at the queue once more when done
