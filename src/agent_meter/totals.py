@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from operator import attrgetter
 
@@ -50,6 +50,8 @@ _RARE = frozenset(COUNTERS).difference(_COMMON)
 _common = attrgetter(*_COMMON)
 _PLACES = {name: place for place, name in enumerate(COUNTERS)}
 _COMMON_PLACES = tuple(_PLACES[name] for name in _COMMON)
+_COMMON_PAIRS = tuple((_PLACES[name], name) for name in _COMMON)
+_RARE_PAIRS = tuple((_PLACES[name], name) for name in COUNTERS if name not in _COMMON)
 OTHER = "(other)"
 MAX_TOOLS = 10_000
 
@@ -107,6 +109,15 @@ class Totals:
             self._more(name, count)
         else:
             setattr(self, name, getattr(self, name) + count)
+
+    def add_counts(self, counts: Sequence[int]) -> None:
+        """Add what `counts` has given."""
+        for place, name in _COMMON_PAIRS:
+            if count := counts[place]:
+                setattr(self, name, getattr(self, name) + count)
+        for place, name in _RARE_PAIRS:
+            if count := counts[place]:
+                self._more(name, count)
 
     # --------------------------------------------------------------------------------------------- adding
 

@@ -7,7 +7,7 @@ Not the cross product of all dimensions: that would be as long as the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -170,27 +170,18 @@ def rows_of(key: Key, totals: Totals) -> Iterator[tuple[Any, ...]]:
         yield (*key, tool, *counts, 0 if share is None else share.asked, ran.get(tool, 0))
 
 
-def fill(totals: Totals, part: str, counts: Iterable[int]) -> None:
+def fill(totals: Totals, part: str, counts: Sequence[int]) -> None:
     """Add a row that `rows_of` made to totals."""
-    named = zip(MEASURES, counts, strict=True)
     if not part:
-        for name, count in named:
-            if count:
-                totals.count(name, int(count))
+        totals.add_counts(counts)
         return
-    share = None
-    for name, count in named:
-        if not count:
-            continue
-        if name == "ran":
-            totals.tool_ran(part, int(count))
-            continue
-        if share is None:
-            share = totals.share(part)
-        if name == "asked":
-            share.asked += int(count)
-        else:
-            share.count(name, int(count))
+    asked, ran = counts[-2:]
+    if asked or any(counts[:-2]):
+        share = totals.share(part)
+        share.asked += asked
+        share.add_counts(counts)
+    if ran:
+        totals.tool_ran(part, ran)
 
 
 def add_unit(totals: Totals, unit: str, amount: Decimal) -> None:

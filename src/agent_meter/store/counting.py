@@ -31,6 +31,7 @@ class Groups:
         self.dimensions = tuple(dimensions)
         self.plain = tuple(name for name in dimensions if name != "tool")
         self._groups: dict[tuple[str, ...], Totals] = {}
+        self.untidy = False  # something was subtracted, and may have left zeros
 
     def group(self, values: tuple[str, ...]) -> Totals:
         """The totals of these values of the dimensions but "tool"."""
@@ -47,6 +48,7 @@ class Groups:
         return iter(self._groups.items())
 
     def merge(self, other: Groups, sign: int = 1) -> None:
+        self.untidy = self.untidy or sign < 0
         for values, totals in other:
             self.group(values).merge(totals, sign)
 
@@ -57,7 +59,8 @@ class Groups:
         for values, totals in self._groups.items():
             if models and not any(values[place] for place in models):
                 totals.ran = None  # a tool call has no model
-            totals.tidy()
+            if self.untidy:
+                totals.tidy()
             if not totals:
                 continue
             if where is None:

@@ -31,8 +31,9 @@ _DAY = 1440
 class Reading:
     """The reading half of a ledger."""
 
-    _sums: str  # SQL of the sums of a cell's measures
-    _measures: Callable[[Sequence[Any]], list[int]]  # and what comes of it, as numbers
+    def _added(self, db: Database, columns: str, where: str, grouped: str, params: tuple[Any, ...]) -> list[Any]:
+        """Rows of `columns`, and of the sums of all measures, as integers."""
+        raise NotImplementedError
 
     def _reading(self) -> AbstractContextManager[Database]:
         raise NotImplementedError
@@ -108,6 +109,7 @@ class Reading:
         place = groups.plain.index(tag)
         self._read(db, planned, groups.plain, {tag: "k2"}, " AND k1 = ?", (tag,), lambda values: groups.group(values))
         rest: dict[tuple[str, ...], Totals] = {}
+        groups.untidy = True
         for values, totals in groups:
             key = (*values[:place], "", *values[place + 1 :])
             rest.setdefault(key, Totals()).merge(totals, -1)
@@ -148,8 +150,8 @@ class Reading:
                 )
 
             many = len(columns)
-            for row in db.rows(f"SELECT {listed}part, {self._sums} FROM cell {where} {grouped}", bound):
-                fill(group(values(row)), row[many], self._measures(row[many + 1 :]))
+            for row in self._added(db, f"{listed}part", where, grouped, bound):
+                fill(group(values(row)), row[many], row[many + 1 :])
             for row in db.rows(f"SELECT {listed}unit, amount FROM cell_unit {where}", bound):
                 add_unit(group(values(row)), row[many], Decimal(row[many + 1]))
 

@@ -15,7 +15,6 @@ from decimal import Decimal
 from typing import Any
 
 from ..errors import StoreError
-from ..totals import COUNTERS
 from . import schema
 from .cells import MEASURES
 from .ledger import INSERT, Ledger, Refused
@@ -32,11 +31,7 @@ _TYPES = {"text": "TEXT", "int": "INTEGER", "real": "REAL", "big": "INTEGER", "e
 _BUSY = 30.0  # seconds to wait for another writer
 _CONNECTIONS = 8  # kept for readers
 _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError, OverflowError)
-# A sum of pico-dollars may be more than 64 bits hold (9.2 million dollars): it is read in two halves.
-_MONEY = tuple(name for name in COUNTERS if name.endswith("_pico"))
-_SUMS = ", ".join(
-    f"SUM({name} >> 32), SUM({name} & 4294967295)" if name in _MONEY else f"SUM({name})" for name in MEASURES
-)
+_SUMS = ", ".join(f"SUM({name})" for name in MEASURES)
 
 
 class SqliteDatabase:
@@ -69,8 +64,6 @@ class SQLiteStore(Upkeep, Reading, Ledger):
 
     `readonly=True` is for those who only ask: nothing is made, changed or migrated.
     """
-
-    _sums = _SUMS
 
     def __init__(
         self,
@@ -234,13 +227,19 @@ class SQLiteStore(Upkeep, Reading, Ledger):
             rows,
         )
 
-    @staticmethod
-    def _measures(row: Sequence[Any]) -> list[int]:
-        found, values = [], iter(row)
-        for name in MEASURES:
-            value = next(values) or 0
-            found.append((value << 32) + (next(values) or 0) if name in _MONEY else value)
-        return found
+    def _added(self, db: Any, columns: str, where: str, grouped: str, params: tuple[Any, ...]) -> list[Any]:
+        try:
+            return list(db.rows(f"SELECT {columns}, {_SUMS} FROM cell {where} {grouped}", params))
+        except sqlite3.OperationalError as error:
+            if "integer overflow" not in str(error):
+                raise
+        # More than 64 bits hold (9.2 million dollars): the numbers one by one, added here.
+        sums: dict[Any, list[int]] = {}
+        many = columns.count(",") + 1
+        for row in db.rows(f"SELECT {columns}, {', '.join(MEASURES)} FROM cell {where}", params):
+            known = sums.setdefault(row[:many], [0] * len(MEASURES))
+            sums[row[:many]] = [one + two for one, two in zip(known, row[many:], strict=True)]
+        return [(*key, *counts) for key, counts in sums.items()]
 
     def _damage(self, db: Any) -> list[str]:
         return [line for (line,) in db.rows("PRAGMA quick_check(20)") if line != "ok"]
