@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, time, timedelta
+from time import monotonic
 from typing import Any, Protocol
 
 from ..errors import StoreError
@@ -20,6 +21,7 @@ from .base import Settlement
 from .cells import DAY, HOUR, MEASURES, MICROS, MINUTE, MONTH, Key, Sums, minute_of, month_of, next_month, rows_of
 from .rows import NAMES, dead_document, record_of, row_of
 from .schema import KEY
+from .spill import Spill
 from .writer import Item, Writer
 
 FOLD = 256  # records that may wait for their place in the rollups; a batch as long is folded as it is written
@@ -57,7 +59,7 @@ class Refused(Exception):
 class Ledger:
     """The writing half: see `reading` for the other one."""
 
-    def __init__(self, *, limit: int, spill: Any = None) -> None:
+    def __init__(self, *, limit: int, spill: str | None = None) -> None:
         self._settlements: dict[str, list[Settlement]] = {}
         self._stored = self._duplicates = self._dead = 0
         self._on_failure: Any = None
@@ -65,8 +67,14 @@ class Ledger:
         self._sizes: dict[tuple[str, int, int], list[int]] = {}
         self._folds = 0
         self._next_upkeep = 0.0
+        self._spill = None if spill is None else Spill(spill)
         self._writer = Writer(
-            self._store, idle=self._upkeep, renew=self._renew, failed=self._told, limit=limit, spill=spill
+            self._store,
+            idle=self._upkeep,
+            spill=None if self._spill is None else self._spill.leave,
+            renew=self._renew,
+            failed=self._told,
+            limit=limit,
         )
 
     # What a database adds. `_writing` and `_reading` raise `StoreError` when it cannot be had, and `_writing` raises
@@ -336,12 +344,12 @@ class Ledger:
 
     def _upkeep(self) -> None:
         """In a quiet moment: what waits for its place in the rollups gets it; minutes of days ago are forgotten."""
-        import time as clock
-
+        if self._spill is not None:
+            self._spill.take_back(self._store)
         if self._tail or self._next_upkeep == 0.0:
             self.fold()
-        if clock.monotonic() > self._next_upkeep:
-            self._next_upkeep = clock.monotonic() + 3600
+        if monotonic() > self._next_upkeep:
+            self._next_upkeep = monotonic() + 3600
             self._forget(MINUTE, self.now() - KEEP_MINUTES)
 
     def fold(self) -> None:

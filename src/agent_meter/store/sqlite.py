@@ -82,7 +82,7 @@ class SQLiteStore(Upkeep, Reading, Ledger):
         self._busy = busy
         self._begin()
         self._open()
-        super().__init__(limit=limit)
+        super().__init__(limit=limit, spill=None if readonly else f"{self.path}-spill")
 
     def __repr__(self) -> str:
         return f"<SQLiteStore {self.path}>"
@@ -179,7 +179,7 @@ class SQLiteStore(Upkeep, Reading, Ledger):
             if self._shared is None:
                 self._shared = SqliteDatabase(self.path, busy=self._busy)
                 self._shared.raw.execute("PRAGMA wal_autocheckpoint = 0")  # that is the writer thread's work
-            with self._shared_gate, _transaction(self._shared):
+            with self._writer.occupied(), self._shared_gate, _transaction(self._shared):
                 yield self._shared.raw
 
     @contextlib.contextmanager

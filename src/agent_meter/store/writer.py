@@ -11,13 +11,15 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 from ..errors import StoreError
 from ..records import Record
@@ -71,7 +73,7 @@ class Writer:
         self._queue: deque[Item] = deque()
         self._taken: list[Item] = []  # out of the queue, not in the store
         self.turn = threading.RLock()  # whoever has it may write
-        self._writing = 0  # the thread that does
+        self._writing = self._occupied = 0  # the thread that does
         self._after: list[Callable[[], None]] = []
         self._bell = threading.Lock()  # rung by a release; a lock in C, so that a finalizer may ring it any time
         self._bell.acquire()
@@ -108,8 +110,8 @@ class Writer:
 
     def _make_room(self) -> bool:
         """The queue is full: while the store works, help; while it fails, nobody waits for it."""
-        if self.last_error is not None or self._writing == threading.get_ident():
-            return self._writing == threading.get_ident()
+        if self.last_error is not None or self.busy_here:
+            return self.busy_here
         if self.turn.acquire(timeout=5.0):
             try:
                 if len(self._queue) >= self._limit:
@@ -139,11 +141,11 @@ class Writer:
     def flush(self, timeout: float | None = None) -> None:
         """Return when all that was put before is durable; `StoreError` if it cannot be made so, now."""
         ends = None if timeout is None else time.monotonic() + timeout
+        if self.busy_here:  # from a finalizer or a handler
+            raise StoreError("something is being written to the store on this very thread")
         if not self.turn.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
             raise StoreError(f"{self.queued:,} records are not durable yet after {timeout} s")
         try:
-            if self._writing == threading.get_ident():
-                raise StoreError("a record is being written on this very thread")  # from a finalizer or a handler
             left = self.queued
             while left > 0:
                 left -= self._write_some()
@@ -164,7 +166,7 @@ class Writer:
                 self.flush(max(0.1, deadline - time.monotonic()))
                 break
             except StoreError as error:
-                if not self.queued or self._writing == threading.get_ident():
+                if not self.queued or self.busy_here:
                     break
                 if time.monotonic() >= deadline:
                     self.last_error = error
@@ -180,12 +182,25 @@ class Writer:
         if thread is not None and thread is not threading.current_thread():
             thread.join(1.0)
 
+    @property
+    def busy_here(self) -> bool:
+        """Whether this very thread is in the middle of a write: it must not wait for one."""
+        me = threading.get_ident()
+        return self._writing == me or self._occupied == me
+
+    @contextlib.contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Around a write that goes another way than through this queue; only one thread at a time."""
+        self._occupied = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._occupied = 0
+            self._catch_up()
+
     def when_free(self, do: Callable[[], None]) -> None:
-        """Do it now; or, asked from the middle of a write on this very thread, as soon as that is done."""
-        if self._writing == threading.get_ident():
-            self._after.append(do)
-        else:
-            do()
+        """Do it as soon as this thread's write is done."""
+        self._after.append(do)
 
     # ------------------------------------------------------------------------------------------- the writing
 
@@ -246,7 +261,10 @@ class Writer:
         if self._queue and not self._awake:
             self._awake = True
             self._ring()
-        while self._after:
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        while self._after and not self.busy_here:
             self._after.pop()()
 
     # ----------------------------------------------------------------------------------------------- forking
@@ -272,8 +290,35 @@ def _guard() -> None:
         return
     _guarded = True
     atexit.register(_close_all)
+    _guard_signal()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_hold_all, after_in_parent=_let_go, after_in_child=_renew_all)
+
+
+def _guard_signal() -> None:
+    """The usual way to stop a container ends a process without `atexit`: write first, then do what was to be done.
+
+    Whoever sets a handler later replaces this one, and has `atexit` do it if the handler ends the process as usual.
+    """
+    with contextlib.suppress(ValueError):  # not the main thread: its signals are others' business
+        before = signal.getsignal(signal.SIGTERM)
+        if before is not signal.SIG_IGN and before is not None:
+            signal.signal(signal.SIGTERM, partial(_terminate, before))
+
+
+def _terminate(before: Any, number: int, frame: Any) -> None:
+    for writer in list(_writers):
+        if writer.busy_here:  # the signal came in the middle of a write on this very thread
+            writer.when_free(partial(_terminate, before, number, frame))
+            return
+    for writer in list(_writers):
+        with contextlib.suppress(Exception):
+            writer.flush(5.0)
+    if callable(before):
+        before(number, frame)
+    else:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 def _guard_process() -> None:
