@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -287,6 +288,28 @@ def test_a_method_must_say_what_its_answers_depend_on(meter: Meter, cache: Repla
             @cache.replayed(meter, model="gpt-4o")
             def ask(self, question: str) -> str:
                 return question
+
+
+def test_a_bound_method_is_asked_on_behalf_of_its_object(meter: Meter, cache: ReplayCache) -> None:
+    @dataclass
+    class Agent:
+        system: str
+
+        def ask(self, question: str) -> Any:
+            return f"{self.system} {question}", USED
+
+    class Client:
+        def __init__(self) -> None:
+            self._client = object()  # as SDKs have, and this is none
+
+        def ask(self, question: str) -> Any:
+            return question, USED
+
+    asked = [cache.replayed(meter, model="gpt-4o")(Agent(system).ask)("Hi")[0] for system in ("kind", "rude", "kind")]
+
+    assert (asked, cache.stats.hits) == (["kind Hi", "rude Hi", "kind Hi"], 1)
+    with pytest.raises(TypeError, match=r"Client\.ask: Client cannot be part of a cache key.* key=lambda"):
+        cache.replayed(meter, model="gpt-4o")(Client().ask)
 
 
 def test_what_a_function_encloses_is_part_of_the_question(meter: Meter, cache: ReplayCache) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Arguments that change how an answer is fetched and not what it says.
 IGNORED = frozenset(("timeout",))
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+# SDKs whose methods depend on nothing but their arguments and on where their client sends them.
+SDKS = frozenset(("anthropic", "cerebras", "google", "groq", "ollama", "openai", "together"))
 _serial = itertools.count(1)
 
 
@@ -98,7 +100,10 @@ class Replayed:
         if owner is not None and not inspect.ismodule(owner):
             client = _client(owner)
             if client is None:
-                key_of(owner)  # raises now rather than at every call
+                try:
+                    key_of(owner)  # now rather than at every call
+                except TypeError as error:
+                    raise TypeError(f"{name_of(function)}: {error}. Say what does with key=lambda …") from None
                 return (type(owner).__qualname__, owner)
         names = getattr(function, "__code__", None)
         cells = getattr(function, "__closure__", None) or ()
@@ -129,7 +134,7 @@ class Replayed:
                 named[name] = value
         named = {name: value for name, value in named.items() if not is_absent(value)}
         try:
-            key = key_of(self._told(named) if self._key is None else self._key(*args, **kwargs), *self._about(named))
+            key = key_of(self._told(named) if self._key is None else self._key(*args, **kwargs), *self._about())
         except Exception as error:
             self.cache._failed("key", error, self.meter)
         return Question(self, key, named)
@@ -140,7 +145,7 @@ class Replayed:
             told["tools"] = tools_of(told["tools"])
         return told
 
-    def _about(self, named: dict[str, Any]) -> tuple[Any, ...]:
+    def _about(self) -> tuple[Any, ...]:
         client = _client(getattr(self.function, "__self__", None))
         endpoint = str(getattr(client, "base_url", "") or "")
         return (name_of(self.function), self.model, self.provider, self.kind, endpoint, self._identity)
@@ -235,6 +240,8 @@ class Question:
 
 def _client(owner: Any) -> Any:
     """The client behind an SDK's method, such as `client.chat.completions.create`."""
+    if type(owner).__module__.partition(".")[0] not in SDKS:
+        return None
     return getattr(owner, "_client", None) or getattr(owner, "_api_client", None)
 
 
