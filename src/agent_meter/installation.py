@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType, TracebackType
@@ -48,7 +49,6 @@ class Installation:
         with _lock:
             self._closed = True
             undo, self._undo = self._undo, []
-            _imports.forget(self)
         for step in undo:
             step()
 
@@ -61,41 +61,61 @@ class Installation:
         self.close()
 
 
-def install(meter: Meter | None = None) -> Installation:
+def install(meter: Meter | None = None, *, wire: bool = False) -> Installation:
     """Meter every framework of the process that agent_meter knows, on every thread, until `close()`.
 
     Beside callbacks that are passed explicitly, `metering()` and other installations of the same meter it counts
     once. Two installed meters both count. Without a meter it is the process's `default_meter()`.
+
+    With `wire=True` HTTP answers are read as well: what the provider said counts, and a model call that no framework
+    announced is admitted, or refused, and recorded, too.
     """
     installation = Installation(meter if meter is not None else default_meter())
+    if wire:
+        from .adapters.wire import switch_on
+
+        installation._undo.append(switch_on(installation.meter, unannounced=True).close)
     for name in ADAPTERS:
-        with _lock:
-            if name not in sys.modules:
-                _imports.wait(name, installation)
-                continue
-        # A module that another thread is importing right now is whole when this returns.
-        installation._attach(name, import_module(name))
+        forget = after_import(name, partial(installation._attach, name))
+        installation._undo.append(forget)
     return installation
+
+
+def after_import(name: str, then: Callable[[ModuleType], None]) -> Callable[[], None]:
+    """Call `then` with the module: at once where it is imported already, else when it is. The answer calls it off.
+
+    `then` must not raise: it would fail the program's own import.
+    """
+    with _lock:
+        waits = name not in sys.modules
+        if waits:
+            _imports.wait(name, then)
+    if not waits:
+        # A module that another thread is importing right now is whole when this returns.
+        then(import_module(name))
+    return partial(_imports.forget, name, then)
 
 
 class _Imports:
     """Finds nothing itself: lets the other finders find a module that is waited for, and tells when it is loaded."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, list[Installation]] = {}
+        self._waiting: dict[str, list[Callable[[ModuleType], None]]] = {}
 
-    def wait(self, name: str, installation: Installation) -> None:
-        self._waiting.setdefault(name, []).append(installation)
+    def wait(self, name: str, then: Callable[[ModuleType], None]) -> None:
+        self._waiting.setdefault(name, []).append(then)
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
 
-    def forget(self, installation: Installation) -> None:
-        for name, waiting in list(self._waiting.items()):
-            self._waiting[name] = [other for other in waiting if other is not installation]
-            if not self._waiting[name]:
-                del self._waiting[name]
-        if not self._waiting and self in sys.meta_path:
-            sys.meta_path.remove(self)
+    def forget(self, name: str, then: Callable[[ModuleType], None]) -> None:
+        with _lock:
+            waiting = [other for other in self._waiting.get(name, ()) if other is not then]
+            if waiting:
+                self._waiting[name] = waiting
+            else:
+                self._waiting.pop(name, None)
+            if not self._waiting and self in sys.meta_path:
+                sys.meta_path.remove(self)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -119,11 +139,11 @@ class _Imports:
             if module.__name__ != name:
                 return
             with _lock:
-                installations = self._waiting.pop(name, [])
+                waiting = self._waiting.pop(name, [])
                 if not self._waiting and self in sys.meta_path:
                     sys.meta_path.remove(self)
-            for installation in installations:
-                installation._attach(name, module)
+            for then in waiting:
+                then(module)
 
         loader.exec_module = exec_module
 

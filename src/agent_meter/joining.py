@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from msgspec.structs import replace
 
@@ -38,11 +38,14 @@ CUT_BEFORE = "an earlier attempt was cut in the middle of its answer; whether th
 class Joining:
     """What a meter has to do with taps: how many are on for it, and how often a framework said something else."""
 
-    __slots__ = ("clock", "disagreements", "taps")
+    __slots__ = ("asking", "at_shutdown", "clock", "disagreements", "failed", "taps")
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], failed: Callable[[str, Exception], None]) -> None:
         self.clock = clock
+        self.failed = failed  # told of what goes wrong on the side: (where, error)
         self.taps = 0
+        self.at_shutdown: list[Callable[[], None]] = []
+        self.asking = 0  # of these taps, how many ask for usage in streams
         self.disagreements = 0
 
 
@@ -68,20 +71,30 @@ class Wire:
 
     `many`: several answers are one call, as those of a long list of texts to embed; else the first answer is the only
     one. `group`: calls that were all announced before the first of them was sent, in the order in which they are.
+    `on_end` is told of the end of each exchange.
     """
 
-    __slots__ = ("exchanges", "group", "many", "owner", "told")
+    __slots__ = ("exchanges", "group", "many", "on_end", "owner", "told")
 
     def __init__(self, *, many: bool = False, group: list[Call] | None = None) -> None:
         self.exchanges: list[Exchange] = []
         self.many = many
         self.group = group
         self.owner: int | None = None
+        self.on_end: Callable[[Any], None] | None = None
         self.told = False  # its numbers are on the record
 
     @property
     def free(self) -> bool:
         return self.many or not any(exchange.answered for exchange in self.exchanges)
+
+    @property
+    def counted(self) -> bool:
+        """An answer was seen, and tells what was used: nobody needs to estimate it."""
+        return any(
+            exchange.answered and (reading := exchange.reading()) is not None and not reading.usage.missing
+            for exchange in self.exchanges
+        )
 
 
 def announce(call: Call, joining: Joining) -> None:
@@ -98,6 +111,14 @@ def join(exchange: Exchange, fits: Callable[[Call], bool]) -> list[Call]:
 
     `fits` says whether a call may have asked for this: its kind, its model, its host.
     """
+    found = waiting(fits)
+    for call in found:
+        _wire_of(call).exchanges.append(exchange)
+    return found
+
+
+def waiting(fits: Callable[[Call], bool]) -> list[Call]:
+    """The announced calls of this context that wait for such an answer."""
     found: list[Call] = []
     call = announced.get()
     while call is not None:
@@ -106,8 +127,6 @@ def join(exchange: Exchange, fits: Callable[[Call], bool]) -> list[Call]:
             if ours is not None and fits(ours) and all(ours.joining is not other.joining for other in found):
                 found.append(ours)
         call = call.around
-    for call in found:
-        _wire_of(call).exchanges.append(exchange)
     return found
 
 

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TypeVar
 
 from . import attribution
 from .defaults import Defaults
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from .pricing import PriceBook
     from .store import Store
     from .store.keeper import Keeper
+
+C = TypeVar("C")
 
 _MEASURE = float("nan")  # told apart by identity: the duration is what has passed since the call was opened
 
@@ -100,7 +103,7 @@ class Meter(Facts):
         self._next_sweep = self.monotonic() + 60
         self._expired = self._corrected = 0
         self._shut = False
-        self.joining = Joining(self.monotonic)
+        self.joining = Joining(self.monotonic, partial(self.plugins.failed, "wire"))
         built_in = Defaults.make(
             prices=prices,
             cost_rates=cost_rates,
@@ -480,6 +483,22 @@ class Meter(Facts):
         """One tool call, `with meter.tool("search", {"q": q}):`, or a decorator: `@meter.tool`, `@meter.tool("x")`."""
         return tool_handle(self, name, params, call_id, attribution)
 
+    def wrap(self, client: C, ask_for_usage: bool = False) -> C:
+        """Meter every model call of one SDK client (OpenAI, Anthropic, Google, Groq, Mistral, Cohere, Ollama, boto3).
+
+        The client itself is returned, and metered until `unwrap`. With `ask_for_usage`, streams that would end
+        without usage are asked for it; the application sees no difference. `MeterError` for what is no such client.
+        """
+        from .adapters.wire import wrap
+
+        return wrap(self, client, ask_for_usage)
+
+    def unwrap(self, client: C) -> C:
+        """Meter this client no more."""
+        from .adapters.wire import unwrap
+
+        return unwrap(self, client)
+
     # ---------------------------------------------------------------------------------------------- budgets
 
     def _budgeting(self, budgets: Iterable[Budget]) -> Budgets:
@@ -614,6 +633,8 @@ class Meter(Facts):
             return
         self._shut = True
         self._abandon(self._open, detached=True)
+        for close in self.joining.at_shutdown:
+            close()
         self.plugins.shutdown()
 
     def __enter__(self) -> Self:

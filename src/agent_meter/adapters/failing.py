@@ -51,6 +51,11 @@ def _refused(error: BaseException) -> bool:
     )
 
 
+def unreached(error: BaseException) -> bool:
+    """No connection came about: nothing was sent."""
+    return any(_unreached(cause) for cause in _causes(error))
+
+
 def _unreached(error: BaseException) -> bool:
     return any(kind.__name__ in _UNREACHED for kind in type(error).__mro__)
 

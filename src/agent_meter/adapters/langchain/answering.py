@@ -88,7 +88,7 @@ def read(flight: Flight, result: LLMResult, *, cut: bool = False) -> Answer:
     if cut:
         usage = unfinished(usage, about)
     silent = nothing_counted(usage)
-    if incomplete(usage):
+    if incomplete(usage) and not _on_the_wire(flight):
         usage, notes = complete(flight, usage, said(choices), cut, notes)
     identity = reading.response_id or message.id
     if identity is not None and identity.startswith(OWN_ID):
@@ -123,7 +123,8 @@ def _text_answer(flight: Flight, output: Mapping[str, Any], first: Any, cut: boo
         if batch is not None and batch.flights[0] is not flight and output.get("token_usage") == {}:
             return Answer(TokenUsage(), reading.response_model, notes=ON_THE_FIRST)
         silent = nothing_counted(usage)
-        usage, notes = complete(flight, usage, getattr(first, "text", "") or "", cut)
+        if not _on_the_wire(flight):
+            usage, notes = complete(flight, usage, getattr(first, "text", "") or "", cut)
     return Answer(
         usage,
         reading.response_model,
@@ -133,6 +134,12 @@ def _text_answer(flight: Flight, output: Mapping[str, Any], first: Any, cut: boo
         without_usage=silent,
         streamed=isinstance(first, GenerationChunk),
     )
+
+
+def _on_the_wire(flight: Flight) -> bool:
+    """A transport tap has seen what was used, and its numbers will count: there is nothing to estimate."""
+    wire = flight.call.wire
+    return wire is not None and wire.counted
 
 
 def _is_hit(

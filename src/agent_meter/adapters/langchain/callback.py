@@ -24,7 +24,7 @@ from .answering import HIT, UNREAD, Answer, failed, read
 from .asking import ambient_parent, attribute, model_of
 from .estimating import warn_of_stream
 from .fence import fenced
-from .flights import FRAMEWORK, Flight
+from .flights import FRAMEWORK, Flight, sent_together
 from .runs import RunEvents
 
 
@@ -32,7 +32,8 @@ class MeterCallback(RunEvents):
     """Meters every model call, tool call, retriever, chain and graph below the place where it is attached.
 
     Attach it per call (`config={"callbacks": [MeterCallback(meter)]}`) or to a model or agent; attaching it twice
-    counts once. Without a meter it is the process's `default_meter()`.
+    counts once. Without a meter it is the process's `default_meter()`. With `wire=True`, what the provider's HTTP
+    answers say is joined to each call, and counts; from then on for every handler of this meter.
     """
 
     # ---------------------------------------------------------------------------------------- model calls
@@ -99,6 +100,8 @@ class MeterCallback(RunEvents):
         size = kwargs.get("batch_size")
         if size is not None and size > 1 and params:
             flights.batch(flight, params, size)
+            if self.meter.joining.taps:
+                sent_together(flight)
         try:
             self.meter.open(call)
         except BudgetExceeded:
@@ -210,7 +213,8 @@ class MeterCallback(RunEvents):
         meter.record_passes(call, answer.passes, response_model=answer.response_model, cached=answer.cached)
         if answer.cached:
             savings.heard(response, HIT, record)
-        if answer.without_usage and call.streamed and error is None and not answer.cached:
+        seen = call.wire is not None and call.wire.told
+        if answer.without_usage and call.streamed and error is None and not answer.cached and not seen:
             warn_of_stream(self._flights, flight)
 
 

@@ -36,8 +36,12 @@ class Fenced(BaseCallbackHandler):
     run_inline = True
     raise_error = True
 
-    def __init__(self, meter: Meter | None = None) -> None:
+    def __init__(self, meter: Meter | None = None, *, wire: bool = False) -> None:
         self.meter = meter if meter is not None else default_meter()
+        if wire:
+            from ..wire import keep_on
+
+            keep_on(self.meter)
         self._flights = flights_of(self.meter)
         self._streaming = self._flights.streaming
         self._clock = self.meter.monotonic

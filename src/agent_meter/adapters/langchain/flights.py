@@ -21,6 +21,7 @@ from uuid import UUID
 
 import msgspec
 
+from ...joining import Wire
 from ...meter import Meter
 from ...records import ABANDONED, DENIED, ERROR, LLM, TOOL, Call, Status
 
@@ -43,6 +44,24 @@ class Batch:
         self.params = params  # kept, so that no other object can have its identity
         self.size = size
         self.flights: list[Flight] = []
+
+
+def sent_together(flight: Flight) -> None:
+    """Let a tap know which answer on the wire is whose: prompts of a chat are sent one by one, in order.
+
+    Those of a text model are one request, or a few, and the first run has the usage of all.
+    """
+    assert flight.batch is not None
+    first = flight.batch.flights[0].call
+    if not isinstance(flight.messages, list):
+        flight.call.wire = Wire(many=True, group=[first])
+    elif flight.call is first:
+        first.wire = Wire(group=[first])
+    else:
+        group = first.wire.group if first.wire is not None else None
+        if group is not None:
+            group.append(flight.call)
+            flight.call.wire = Wire(group=group)
 
 
 class Flight(msgspec.Struct, eq=False):

@@ -1,0 +1,136 @@
+"""What a request asks for: which model, as a stream or not, how much at most. Nothing of it is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ...records import Reserve
+from ...tokens.estimate import ERROR, characters_to_tokens
+
+# A picture, a sound or a file inside a message is one long word; what a model makes of it is a matter of its size in
+# pixels or seconds, which is not looked at.
+LONGEST_WORD = 2000
+TOKENS_OF_A_FILE = 1500
+
+
+class _Body(msgspec.Struct):
+    """The fields of any vendor's request that matter here; the decoder skips all others."""
+
+    model: Any = None
+    stream: Any = None
+    stream_options: Any = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+    max_tokens_to_sample: Any = None
+    n: Any = None
+    generationConfig: Any = None  # noqa: N815 - the vendors' own spelling
+    generation_config: Any = None
+    inferenceConfig: Any = None  # noqa: N815
+    options: Any = None
+    deployment: Any = None
+    modelId: Any = None  # noqa: N815
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+
+
+class Asked(msgspec.Struct):
+    """`usage_in_stream`: whether it asks for usage in a stream; None when it says nothing about it."""
+
+    model: str = ""
+    streamed: bool = False
+    usage_in_stream: bool | None = None
+    max_output: int | None = None
+    readable: bool = False  # it was JSON
+
+
+UNREADABLE = Asked()
+
+
+def asked(body: bytes | bytearray | str | None) -> Asked:
+    """What a request's body says. Never raises."""
+    if not body:
+        return UNREADABLE
+    try:
+        told = _decode(body)
+    except (msgspec.DecodeError, UnicodeError, ValueError):
+        return UNREADABLE
+    return _of(told)
+
+
+def asked_by(options: Any) -> Asked:
+    """The same of a body that has not been written out yet: a mapping of its fields."""
+    if not isinstance(options, dict):
+        return UNREADABLE
+    return _of(_Body(**{name: options[name] for name in _Body.__struct_fields__ if name in options}))
+
+
+def _of(told: _Body) -> Asked:
+    model = told.model or told.modelId or told.deployment
+    usage: bool | None = None
+    if isinstance(told.stream_options, dict):
+        usage = told.stream_options.get("include_usage")
+        usage = None if usage is None else bool(usage)
+    most = (
+        _count(told.max_completion_tokens)
+        or _count(told.max_output_tokens)
+        or _count(told.max_tokens)
+        or _count(told.max_tokens_to_sample)
+    )
+    for table, names in (
+        (told.generationConfig, ("maxOutputTokens", "max_output_tokens")),
+        (told.generation_config, ("maxOutputTokens", "max_output_tokens")),
+        (told.inferenceConfig, ("maxTokens",)),
+        (told.options, ("num_predict",)),
+    ):
+        if most is None and isinstance(table, dict):
+            most = next((found for name in names if (found := _count(table.get(name)))), None)
+    if most is not None and (times := _count(told.n)):
+        most *= times
+    return Asked(model if isinstance(model, str) else "", told.stream is True, usage, most, True)
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and value > 0 else None
+
+
+def reserve(content: Any, most: int | None) -> Reserve:
+    """What a budget sets aside for a request: its text, estimated on the high side, and the most it may answer."""
+    return Reserve(round(tokens_in(content) * (1 + ERROR)), most)
+
+
+def tokens_in(content: Any) -> float:
+    """About how many tokens a request's body is; a picture or a file in it counts as one of middling size."""
+    if isinstance(content, (bytes, bytearray)):
+        try:
+            content = msgspec.json.decode(content)
+        except (msgspec.DecodeError, UnicodeError):
+            return 0.0
+    tokens, left = 0.0, [content]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            if len(value) > LONGEST_WORD and " " not in value[:LONGEST_WORD]:
+                tokens += TOKENS_OF_A_FILE
+            else:
+                tokens += characters_to_tokens(value)
+        elif isinstance(value, dict):
+            left += value.values()
+            tokens += 2 * len(value)
+        elif isinstance(value, (list, tuple)):
+            left += value
+    return tokens
+
+
+def with_usage(body: bytes) -> bytes | None:
+    """The same request, asking for usage at the end of the stream; None where that cannot be added."""
+    try:
+        told = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        options = msgspec.json.decode(told["stream_options"]) if "stream_options" in told else {}
+    except (msgspec.DecodeError, UnicodeError, ValueError):
+        return None
+    told["stream_options"] = msgspec.Raw(msgspec.json.encode({**(options or {}), "include_usage": True}))
+    return msgspec.json.encode(told)

@@ -1,0 +1,301 @@
+"""What all taps share: whose request is it, may it be sent, and who hears of its end.
+
+A transport asks `begin` before it sends, and tells the exchange what comes back. Nothing in here raises into it,
+but for `BudgetExceeded` where a call that nobody announced is refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from ... import joining
+from ...attribution import announced
+from ...errors import BudgetExceeded
+from ...handles import status_of
+from ...joining import Wire
+from ...meter import Meter
+from ...records import CANCELLED, DENIED, ERROR, OK, Call, Model, TokenUsage
+from ..payloads import read
+from .asking import Asked, asked, reserve, tokens_in
+from .endpoints import Endpoint, endpoint_of, provider_of, same_model
+from .exchange import Exchange, since
+
+FRAMEWORK = "wire"
+ASKABLE = frozenset(("openai.chat", "openai.completions"))
+# These tell of usage in every stream, and some of them refuse to be asked.
+UNASKED = frozenset(("mistral", "groq", "perplexity", "x-ai", "cohere", "google"))
+ESTIMATED = "the answer told no usage: input estimated from the request, output counted by the events that came"
+NEVER_READ = "sent through a transport that no tap watches; read from what the client returned"
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """A meter that wants calls which nobody announced: of one client (`meter.wrap`) or of the process (`install`)."""
+
+    meter: Meter
+    ask_for_usage: bool = False
+    provider: str = ""  # of the client, where the host does not tell
+
+
+# Those of the process.
+installed: list[Owner] = []
+# Hosts that refused to be asked for usage.
+refusing: set[str] = set()
+
+
+def begin(
+    host: str, path: str, body: Callable[[], Any], owners: Sequence[Owner] = (), agent: str = ""
+) -> Exchange | None:
+    """The exchange of a POST that is about to be sent; None when it is nobody's, and passes untouched.
+
+    `body` gives the bytes to be sent, and is asked only where they matter; `agent` is the client's name of itself.
+    """
+    endpoint = endpoint_of(host, path)
+    if endpoint is None:
+        return None
+    if announced.get() is None and not owners and not installed:
+        return None
+    try:
+        return _begin(host, endpoint, body, owners, agent)
+    except BudgetExceeded:
+        raise
+    except Exception as error:
+        complain_to(owners, "begin", error)
+        return None
+
+
+def _begin(
+    host: str, endpoint: Endpoint, body: Callable[[], Any], owners: Sequence[Owner], agent: str
+) -> Exchange | None:
+    content = body()
+    told = asked(content)
+    if not endpoint.sure and not told.model:
+        return None
+    exchange = Exchange(endpoint, told)
+    exchange.request = content if isinstance(content, bytes) else None
+    exchange.calls = joining.join(exchange, fitting(endpoint, told.model, host))
+    if not exchange.calls:
+        owners = wanting(owners)
+        if not owners:
+            return None
+        opened = open_own(owners, endpoint, told, content, agent)
+        for own in opened:
+            own.wire.on_end = own.ended
+            own.wire.exchanges.append(exchange)
+        exchange.calls = [own.call for own in opened]
+    first = exchange.calls[0].wire
+    if first is not None and len(first.exchanges) > 1:
+        exchange.waited = since(first.exchanges[:-1], time.perf_counter())
+    exchange.failed_to = _complaint(exchange.calls)
+    return exchange
+
+
+def wanting(owners: Iterable[Owner]) -> list[Owner]:
+    """Who wants a call that nobody announced, each meter once."""
+    found: list[Owner] = []
+    for owner in (*owners, *installed):
+        if all(owner.meter is not other.meter for other in found):
+            found.append(owner)
+    return found
+
+
+def fitting(endpoint: Endpoint, model: str, host: str) -> Callable[[Call], bool]:
+    """Whether an announced call may have asked for this."""
+
+    def fits(call: Call) -> bool:
+        wanted = call.model
+        if call.kind is not endpoint.kind:
+            return False
+        if wanted is None:
+            return True
+        if wanted.endpoint and not _same_host(wanted.endpoint, host):
+            return False
+        return endpoint.deployment or same_model(wanted.name, model or endpoint.model)
+
+    return fits
+
+
+@lru_cache(maxsize=1024)
+def _same_host(url: str, host: str) -> bool:
+    """Whether a call that was announced for `url` may go to `host`.
+
+    A vendor's own address is often no more than a default that a proxy or a subclass has taken the place of.
+    """
+    try:
+        wanted = urlsplit(url if "//" in url else f"//{url}").hostname or ""
+    except ValueError:
+        return True
+    here = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0].lower()
+    if not wanted or wanted == here or {wanted, here} <= _LOOPBACK:
+        return True
+    vendor = provider_of(wanted)
+    return vendor is not None and provider_of(here) in (None, vendor)
+
+
+_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1", "0.0.0.0"))  # noqa: S104 - names, nothing is bound
+
+
+def asks_for_usage(exchange: Exchange, host: str, owners: Sequence[Owner] = ()) -> bool:
+    """Whether this request is a stream that would end without usage, and somebody wants it asked for."""
+    endpoint, told = exchange.endpoint, exchange.asked
+    if not told.streamed or told.usage_in_stream or endpoint.dialect not in ASKABLE:
+        return False
+    if endpoint.provider in UNASKED or host in refusing:
+        return False
+    if any(call.joining is not None and call.joining.asking for call in exchange.calls):
+        return True
+    return any(owner.ask_for_usage for owner in owners)
+
+
+# ------------------------------------------------------------------------------------- calls that nobody announced
+
+
+class Own:
+    """One call that nobody announced, on the record of one meter."""
+
+    __slots__ = ("call", "meter", "wire")
+
+    def __init__(self, meter: Meter, call: Call) -> None:
+        self.meter = meter
+        self.call = call
+        self.wire = call.wire = Wire(many=False)
+
+    def fenced(self, step: Callable[[Any], None], told: Any) -> None:
+        """A step of this call's end, which raises nothing."""
+        try:
+            step(told)
+        except Exception as error:
+            self.meter.plugins.failed(FRAMEWORK, step.__name__, error)
+
+    def ended(self, exchange: Exchange) -> None:
+        """Its answer is over, one way or another."""
+        self.fenced(self._ended, exchange)
+
+    def _ended(self, exchange: Exchange) -> None:
+        reading = exchange.reading()
+        status, error_type = OK, exchange.error_type
+        if error_type is not None:
+            status = CANCELLED if error_type in ("CancelledError", "KeyboardInterrupt", "GeneratorExit") else ERROR
+        elif exchange.refused:
+            status, error_type = ERROR, exchange.attempt().error_type
+        elif reading is not None and reading.error_type is not None:
+            status, error_type = ERROR, reading.error_type
+        elif not exchange.finished:
+            status, error_type = CANCELLED, "closed"
+        usage: TokenUsage | None = None
+        notes: tuple[str, ...] = ()
+        if not exchange.refused and (exchange.status is not None):
+            usage, notes = lower_bound(exchange)
+        self.meter.close(
+            self.call,
+            usage,
+            status=status,
+            error_type=error_type,
+            response_model=reading.response_model if reading is not None else None,
+            response_id=reading.response_id if reading is not None else None,
+            estimated=not exchange.refused and not exchange.unreached,
+            notes=notes,
+        )
+
+    def failed(self, error: BaseException) -> None:
+        """The client gave up; what was seen of its attempts is on the record."""
+        seen = self.wire.exchanges
+        unseen = not seen or any(not exchange.refused for exchange in seen)
+        self.meter.close(self.call, status=status_of(error), error_type=type(error).__name__, estimated=unseen)
+
+    def returned(self, answer: Any) -> None:
+        """The client has an answer: read on the wire, still on its way, or from a transport that no tap watches."""
+        last: Any = self.wire.exchanges[-1] if self.wire.exchanges else None
+        if last is None:
+            reading = read(answer)
+            self.meter.close(
+                self.call,
+                reading.own_usage,
+                response_model=reading.response_model,
+                response_id=reading.response_id,
+                tools=reading.tools,
+                notes=(NEVER_READ,),
+            )
+            self.meter.record_passes(self.call, reading.passes)
+            return
+        self.wire.on_end = self.ended
+        if last.ended is not None:
+            self.ended(last)
+
+
+def lower_bound(exchange: Exchange) -> tuple[TokenUsage | None, tuple[str, ...]]:
+    """What was used at least, where the answer does not say: what was asked, and what was seen of the answer."""
+    reading = exchange.reading()
+    if reading is None:
+        return None, ()
+    usage = reading.usage
+    if "input_tokens" not in usage.missing or exchange.request is None:
+        return None, ()
+    asked_for = round(tokens_in(exchange.request))
+    seen = usage.output_tokens
+    return TokenUsage(max(asked_for, usage.input_tokens), seen, missing=usage.missing, context=usage.context), (
+        ESTIMATED,
+    )
+
+
+def open_own(owners: Iterable[Owner], endpoint: Endpoint, told: Asked, content: Any, agent: str = "") -> list[Own]:
+    """Open the call for every meter that wants it. Raises `BudgetExceeded`: then none is open."""
+    opened: list[Own] = []
+    for owner in owners:
+        meter = owner.meter
+        provider = endpoint.provider or owner.provider or provider_by(agent)
+        call = Call(endpoint.kind, model=Model(provider, told.model or endpoint.model), framework=FRAMEWORK)
+        call.max_output_tokens = told.max_output
+        call.streamed = told.streamed
+        if meter.plugins.guarded:
+            call.reserve = reserve(content, told.max_output)
+        if meter.wants_content:
+            call.content = _messages(content)
+        own = Own(meter, call)
+        try:
+            meter.open(call)
+        except BudgetExceeded:
+            for other in opened:
+                other.meter.close(other.call, status=DENIED, error_type="BudgetExceeded")
+            raise
+        call.joining = meter.joining
+        opened.append(own)
+    return opened
+
+
+def provider_by(agent: str) -> str:
+    """Whose client it is, by what it calls itself."""
+    name = agent.lower()
+    if name.startswith(("openai/", "asyncopenai/")):
+        return "openai"
+    return "azure" if name.startswith(("azureopenai/", "asyncazureopenai/")) else ""
+
+
+def _messages(content: Any) -> Any:
+    if isinstance(content, (bytes, str)):
+        try:
+            content = msgspec.json.decode(content)
+        except (msgspec.DecodeError, UnicodeError):
+            return None
+    if not isinstance(content, dict):
+        return None
+    return next((content[name] for name in ("messages", "input", "contents", "prompt") if name in content), None)
+
+
+def _complaint(calls: Sequence[Call]) -> Callable[[str, Exception], None]:
+    def failed_to(what: str, error: Exception) -> None:
+        for call in calls:
+            if call.joining is not None:
+                call.joining.failed(what, error)
+
+    return failed_to
+
+
+def complain_to(owners: Sequence[Owner], what: str, error: Exception) -> None:
+    for owner in wanting(owners):
+        owner.meter.plugins.failed(FRAMEWORK, what, error)
