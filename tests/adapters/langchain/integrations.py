@@ -112,7 +112,7 @@ def integrations_of(place: Place) -> list[Integration]:
 ENDS = {"openai.chat": "/chat/completions", "openai.responses": "/responses"}
 
 
-def _asks(api: str, *providers: str) -> Callable[[Place], bool]:
+def asks(api: str, *providers: str) -> Callable[[Place], bool]:
     def asks(place: Place) -> bool:
         path = place.interaction["request"]["path"].partition("?")[0]
         return place.api == api and path.endswith(ENDS.get(api, "")) and (not providers or place.provider in providers)
@@ -316,27 +316,27 @@ def _asks_a_text_model(place: Place) -> bool:
 
 
 INTEGRATIONS = (
-    Integration("ChatOpenAI", "langchain_openai", _asks(CHAT), _chat_openai),
-    Integration("ChatOpenAI (responses)", "langchain_openai", _asks(RESPONSES), _responses),
-    Integration("OpenAI", "langchain_openai", _asks(TEXT), _text),
-    Integration("AzureChatOpenAI", "langchain_openai", _asks(CHAT, "azure"), _chat_azure),
-    Integration("AzureChatOpenAI (responses)", "langchain_openai", _asks(RESPONSES, "azure"), _chat_azure),
-    Integration("AzureOpenAI", "langchain_openai", _asks(TEXT, "azure"), _text_azure),
-    Integration("ChatAnthropic", "langchain_anthropic", _asks("anthropic.messages"), _chat_anthropic),
-    Integration("ChatGoogleGenerativeAI", "langchain_google_genai", _asks("gemini.generateContent"), _google),
-    Integration("ChatBedrockConverse", "langchain_aws", _asks("bedrock.converse"), _converse),
+    Integration("ChatOpenAI", "langchain_openai", asks(CHAT), _chat_openai),
+    Integration("ChatOpenAI (responses)", "langchain_openai", asks(RESPONSES), _responses),
+    Integration("OpenAI", "langchain_openai", asks(TEXT), _text),
+    Integration("AzureChatOpenAI", "langchain_openai", asks(CHAT, "azure"), _chat_azure),
+    Integration("AzureChatOpenAI (responses)", "langchain_openai", asks(RESPONSES, "azure"), _chat_azure),
+    Integration("AzureOpenAI", "langchain_openai", asks(TEXT, "azure"), _text_azure),
+    Integration("ChatAnthropic", "langchain_anthropic", asks("anthropic.messages"), _chat_anthropic),
+    Integration("ChatGoogleGenerativeAI", "langchain_google_genai", asks("gemini.generateContent"), _google),
+    Integration("ChatBedrockConverse", "langchain_aws", asks("bedrock.converse"), _converse),
     Integration("ChatBedrock", "langchain_aws", _asks_to_invoke(*INVOKED_CHATS), _invoke),
     Integration("ChatAnthropicBedrock", "langchain_aws", _asks_to_invoke("anthropic"), _claude_on_bedrock),
     Integration("BedrockLLM", "langchain_aws", _asks_a_text_model, _invoke_text),
-    Integration("ChatMistralAI", "langchain_mistralai", _asks(CHAT, "mistral"), _mistral),
-    Integration("ChatGroq", "langchain_groq", _asks(CHAT, "groq"), _groq),
-    Integration("ChatDeepSeek", "langchain_deepseek", _asks(CHAT, "deepseek"), _deepseek),
-    Integration("ChatXAI", "langchain_xai", _asks(CHAT, "xai"), _xai),
-    Integration("ChatXAI (responses)", "langchain_xai", _asks(RESPONSES, "xai"), _xai),
-    Integration("ChatOpenRouter", "langchain_openrouter", _asks(CHAT, "openrouter"), _openrouter),
-    Integration("ChatPerplexity", "langchain_perplexity", _asks(CHAT, "perplexity"), _perplexity),
-    Integration("ChatTogether", "langchain_together", _asks(CHAT, "together"), _together),
-    Integration("ChatCerebras", "langchain_cerebras", _asks(CHAT, "cerebras"), _cerebras),
-    Integration("ChatCohere", "langchain_cohere", _asks("cohere.chat"), _cohere),
-    Integration("ChatOllama", "langchain_ollama", _asks("ollama.chat"), _ollama),
+    Integration("ChatMistralAI", "langchain_mistralai", asks(CHAT, "mistral"), _mistral),
+    Integration("ChatGroq", "langchain_groq", asks(CHAT, "groq"), _groq),
+    Integration("ChatDeepSeek", "langchain_deepseek", asks(CHAT, "deepseek"), _deepseek),
+    Integration("ChatXAI", "langchain_xai", asks(CHAT, "xai"), _xai),
+    Integration("ChatXAI (responses)", "langchain_xai", asks(RESPONSES, "xai"), _xai),
+    Integration("ChatOpenRouter", "langchain_openrouter", asks(CHAT, "openrouter"), _openrouter),
+    Integration("ChatPerplexity", "langchain_perplexity", asks(CHAT, "perplexity"), _perplexity),
+    Integration("ChatTogether", "langchain_together", asks(CHAT, "together"), _together),
+    Integration("ChatCerebras", "langchain_cerebras", asks(CHAT, "cerebras"), _cerebras),
+    Integration("ChatCohere", "langchain_cohere", asks("cohere.chat"), _cohere),
+    Integration("ChatOllama", "langchain_ollama", asks("ollama.chat"), _ollama),
 )

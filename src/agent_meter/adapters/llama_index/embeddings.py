@@ -12,13 +12,12 @@ from typing import Any
 from ...errors import BudgetExceeded
 from ...handles import status_of
 from ...meter import Meter
-from ...records import DENIED, EMBEDDING, EMPTY, ERROR, OK, RERANK, Call, FrozenMap, Model, Reserve, Status, TokenUsage
+from ...records import DENIED, EMBEDDING, EMPTY, ERROR, OK, RERANK, Call, FrozenMap, Model, Status, TokenUsage
 from ...tokens import estimate_tokens
-from ...tokens.estimate import ERROR as GUESSED_WITHIN
 from ..failing import UNSEEN, never_answered
 from ..payloads import read
 from ..payloads.fields import UNKNOWN, number
-from . import tap
+from . import probe, tap
 from .asking import attribute, model_of, provider_of
 from .models import FRAMEWORK
 from .nodes import Flight, Node, Nodes, Role
@@ -37,23 +36,26 @@ class Embeddings(tap.Ear):
     def __init__(self, meter: Meter, nodes: Nodes) -> None:
         self.meter = meter
         self._nodes = nodes
-        self._open: dict[str, Node] = {}  # by span id: a reranker's events come from a span below its node
 
     def listen(self, instance: Any, method: str) -> None:
+        probe.attach(instance)
         tap.make_clients(instance, asynchronous=method[:1] == "a")
         tap.attach(instance)
 
-    def sent(self, node: Node | None, arguments: Any) -> None:
-        """An integration's own method is entered: these texts were in no cache."""
-        if node is None or node.role is not Role.EMBED:
-            return
-        if node.sent is None:
-            node.sent = set()
-        for value in arguments.values():
-            if isinstance(value, str):
-                node.sent.add(value)
-            elif isinstance(value, (list, tuple)):
-                node.sent.update(text for text in value if isinstance(text, str))
+    def hit(self, span_id: str | None, text: str) -> None:
+        """The embedding model's cache had it."""
+        node = self._embedding(span_id)
+        if node is not None:
+            if node.hits is None:
+                node.hits = set()
+            node.hits.add(text)
+
+    def _embedding(self, span_id: str | None) -> Node | None:
+        """The embedding or reranking that a span is part of."""
+        node = self._nodes.find(span_id)
+        while node is not None and node.role is not Role.EMBED and node.role is not Role.RANK:
+            node = node.parent
+        return node
 
     # ------------------------------------------------------------------------------------------------ begin
 
@@ -155,12 +157,8 @@ class Embeddings(tap.Ear):
         flight = _sending.get()
         if flight is not None and not flight.ended and flight.call is not None:
             return flight
-        node = self._nodes.find(active_span_id.get())
-        while node is not None:
-            if node.role is Role.EMBED or node.role is Role.RANK:
-                return node.flight()
-            node = node.parent
-        return None
+        node = self._embedding(active_span_id.get())
+        return None if node is None else node.flight()
 
     # -------------------------------------------------------------------------------------------------- end
 
@@ -172,15 +170,11 @@ class Embeddings(tap.Ear):
             return
         chunks = event.chunks if isinstance(event.chunks, list) else [event.chunks]
         texts = [chunk for chunk in chunks if isinstance(chunk, str)]
-        sent = texts
-        if getattr(node.instance, "embeddings_cache", None) is not None:
-            known = node.sent or ()
-            sent = [text for text in texts if text in known]
-        self._embedded(flight, sent, len(sent) < len(texts))
-        hits = len(texts) - len(sent)
+        had = node.hits or ()
+        hits = [text for text in texts if text in had]
+        self._embedded(flight, [text for text in texts if text not in had], bool(hits))
         if hits and flight.call is not None and not _counts_hits(node.instance):
-            known = set(sent)
-            self._from_cache(flight.call, [text for text in texts if text not in known], node)
+            self._from_cache(flight.call, hits, node)
 
     def _embedded(self, flight: Flight, texts: list[str], some_cached: bool) -> None:
         flight.ended = True
@@ -287,10 +281,6 @@ def _around(node: Node) -> Flight | None:
 def _guess(texts: list[str], call: Call) -> TokenUsage:
     name = call.model.name if call.model is not None else ""
     return TokenUsage(sum(estimate_tokens(text, name) for text in texts), missing=("input_tokens",))
-
-
-def reserve(texts: list[str], name: str) -> Reserve:
-    return Reserve(round(sum(estimate_tokens(text, name) for text in texts) * (1 + GUESSED_WITHIN)), 0)
 
 
 def _counts_hits(instance: Any) -> bool:

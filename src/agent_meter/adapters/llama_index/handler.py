@@ -11,7 +11,7 @@ from llama_index_instrumentation.event_handlers import BaseEventHandler
 from llama_index_instrumentation.span_handlers import BaseSpanHandler
 
 from ...meter import Meter, default_meter
-from . import gate, requesting, tap
+from . import gate, probe, requesting, tap
 from .collecting import watch_collector
 from .listener import Listener
 
@@ -141,8 +141,10 @@ def _tell_the_doors() -> None:
     listeners = [entry.listener for entry in _registered.values()]
     gate.guards = tuple(listener.admit for listener in listeners)
     tap.ears = tuple(listener.embeddings for listener in listeners)
+    probe.ears = tuple(listener.embeddings.hit for listener in listeners)
     watch_collector(bool(listeners))
     if not listeners:
         gate.detach_all()
         tap.detach_all()
+        probe.detach_all()
         requesting.withdraw_all()

@@ -166,11 +166,6 @@ class Listener:
         elif role is Role.EMBED:
             gate.attach(instance)
             self.embeddings.listen(instance, method)
-        elif role is Role.SENT:
-            self.embeddings.sent(parent, arguments)
-            if parent is not None:
-                nodes.open[id_] = parent
-            return
         elif role is Role.STRUCTURED:
             self._silent.entered(node, tags)
         elif role is Role.TOOL:

@@ -29,7 +29,6 @@ class Role(Enum):
     STRUCTURED = auto()  # a model's structured prediction, which may ask without any event
     PROGRAM = auto()  # what asks a model for an object, by an output tool that is nobody's tool
     EMBED = auto()
-    SENT = auto()  # the part of an embedding that is really asked for
     RANK = auto()
     TOOL = auto()
     STEP = auto()
@@ -73,7 +72,7 @@ class Node(msgspec.Struct, eq=False, weakref=True):
     used_tool: bool = False
     cancelled: bool = False
     steps: int = 0  # of a run: how often its agent was asked
-    sent: set[str] | None = None  # of an embedding: the texts that were really asked for
+    hits: set[str] | None = None  # of an embedding: the texts that its cache had
     stream: weakref.ref[Any] | None = None
     tags: Any = None
     started: float = 0.0

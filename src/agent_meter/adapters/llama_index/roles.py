@@ -37,7 +37,7 @@ _TOOL = frozenset(("__call__", "call", "acall"))
 _RETRIEVE = frozenset(("retrieve", "aretrieve"))
 _QUERY = frozenset(("query", "aquery"))
 _CHAT = frozenset(("chat", "achat", "stream_chat", "astream_chat"))
-_RANK = frozenset(("postprocess_nodes", "apostprocess_nodes"))
+_RANK = frozenset(("_postprocess_nodes", "_apostprocess_nodes", "postprocess_nodes", "apostprocess_nodes"))
 
 _roles: dict[tuple[type, str], Role] = {}
 _MOST = 8192
@@ -59,7 +59,7 @@ def _role(instance: Any, method: str, arguments: Mapping[str, Any]) -> Role:
     if isinstance(instance, BaseLLM):
         return Role.ASK if method in _ASKS else Role.STRUCTURED if method in _STRUCTURED else Role.NOTHING
     if isinstance(instance, BaseEmbedding):
-        return Role.EMBED if method in _EMBEDS else Role.SENT if method[:1] == "_" else Role.NOTHING
+        return Role.EMBED if method in _EMBEDS else Role.NOTHING
     if isinstance(instance, BaseTool):
         return Role.TOOL if method in _TOOL else Role.NOTHING
     if isinstance(instance, BaseNodePostprocessor):

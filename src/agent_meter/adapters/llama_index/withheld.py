@@ -11,14 +11,13 @@ from typing import Any
 import msgspec
 
 from ...records import TokenUsage
-from ..estimating import also_missing
+from ..estimating import also_missing, missing_input
 from ..payloads.fields import fields
 from .nodes import Flight
 
 Finding = tuple[TokenUsage, tuple[str, ...]]
 HOUR = "1h"
 HOUR_TOKENS = "cache_write_1h_tokens"
-CACHE_CLASSES = ("cache_read_tokens", "cache_write_tokens", HOUR_TOKENS)
 _DEEPEST = 8
 
 
@@ -37,8 +36,7 @@ def _anthropic(flight: Flight, usage: TokenUsage, response: Any) -> Finding:
     notes: tuple[str, ...] = ()
     told = fields(fields(flight.told[-1] if flight.told else response.raw).get("usage"))
     if told.get("cache_read_input_tokens") is None and told.get("cache_creation_input_tokens") is None:
-        unseen = ("input_tokens", *CACHE_CLASSES) if _cached(flight) else CACHE_CLASSES
-        usage = also_missing(usage, unseen)
+        usage = missing_input(usage)  # what the cache held is part of it
         notes = ("llama-index-llms-anthropic does not tell what a stream read from the prompt cache, and wrote to it",)
     if usage.cache_write_tokens and not usage.cache_write_1h_tokens:
         lives = set(_times_to_live((flight.asked, flight.params, _own(flight)), 0))
@@ -49,11 +47,6 @@ def _anthropic(flight: Flight, usage: TokenUsage, response: Any) -> Finding:
             usage = also_missing(usage, (HOUR_TOKENS,))
             notes += ("streamed: how many cache writes live for an hour was not seen",)
     return usage, notes
-
-
-def _cached(flight: Flight) -> bool:
-    """Whether the prompt cache was asked for."""
-    return bool(set(_times_to_live((flight.asked, flight.params, _own(flight)), 0)))
 
 
 def _own(flight: Flight) -> Any:
