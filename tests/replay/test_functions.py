@@ -11,7 +11,7 @@ import pytest
 from anthropic import Anthropic
 from openai import AsyncOpenAI, OpenAI
 
-from agent_meter import BudgetExceeded, Denial, Meter, ReplayCache, TokenUsage, hookimpl
+from agent_meter import Budget, BudgetExceeded, Denial, Meter, ReplayCache, TokenUsage, hookimpl
 from agent_meter.testing import ErrorReply, LoopbackProvider, Reply, ToolCall
 
 Loopback = Callable[..., LoopbackProvider]
@@ -346,3 +346,19 @@ def test_an_answer_that_cannot_be_copied_is_given_and_not_kept(meter: Meter, cac
     ask("Hi")
 
     assert (cache.size, meter.health()["failures"]) == (0, {"ReplayCache": {"set": 1}})
+
+
+def test_a_used_up_budget_lets_hits_pass_and_counts_none_of_them() -> None:
+    meter = Meter(budgets=[Budget("calls", requests=1, usd="1")])
+    cache = ReplayCache(meter=meter)
+
+    @cache.replayed(model="gpt-4o", provider="openai", max_output_tokens=100, input_tokens=1000)
+    def ask(question: str) -> tuple[str, TokenUsage]:
+        return question, USED
+
+    answers = [ask("Hi") for _ in range(5)]
+    with pytest.raises(BudgetExceeded):
+        ask("Something else")
+
+    assert answers == [("Hi", USED)] * 5
+    assert (meter.usage.api_calls, meter.usage.requests, meter.usage.denied_requests) == (1, 5, 1)
