@@ -561,6 +561,11 @@ class Meter(Facts):
         """The last records, newest last; at most `keep` of them, unless a store keeps all."""
         return self._answers.history(limit, include_denied)
 
+    @property
+    def accounts(self) -> Accounts:
+        """What this process has counted, for those who must not wait for a store."""
+        return self._accounts
+
     def tree(self, run_id: str) -> RunTree:
         """What a run used itself and with everything below it. `LookupError` for a run that is not known."""
         return self._answers.run(run_id)

@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,9 @@ from tests.adapters.native.listener import USAGE
 from tests.pages import run_examples
 
 from agent_meter import (
+    AgentObserver,
+    Budget,
+    BudgetExceeded,
     Call,
     Kind,
     Meter,
@@ -431,6 +435,32 @@ def test_results_are_made_as_in_the_seed() -> None:
         "completed",
     )
     assert (bad.success, bad.error, bad.duration_seconds, bad.termination_reason) == (False, "why", 2.5, "timeout")
+
+
+def test_with_a_store_no_event_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Denied(AgentObserver):
+        def on_budget_exceeded(self, run_id: str, reason: str, tokens_used: int, cost_used: Decimal) -> None:
+            heard.append(("denied", tokens_used))
+
+    heard: list[tuple[Any, ...]] = []
+    meter = Meter(strict=True, store=tmp_path / "meter.db", budgets=[Budget("one", requests=1)])
+    meter.observe(
+        WorkflowHooks(on_step_complete=lambda state, step: heard.append(("step", state.context["usage"]["tokens"])))
+    )
+    meter.observe(Denied())
+
+    def waited(*_: object, **__: object) -> None:
+        pytest.fail("the caller waited for the store")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(meter.store, "flush", waited)
+        with meter.run("r") as run, run.step() as step, step.llm("gpt-4o") as call:
+            call.finish(USAGE)
+        with contextlib.suppress(BudgetExceeded), meter.llm("gpt-4o"):
+            pytest.fail("it was called")
+    meter.shutdown()
+
+    assert heard == [("step", 45), ("denied", 45)]
 
 
 def test_the_page_runs() -> None:

@@ -146,7 +146,7 @@ class WorkflowHooks(Delivery):
             error=_error(record, call),
             started_at=record.started_at,
             completed_at=record.started_at + timedelta(seconds=record.duration),
-            metadata={"id": record.id, "status": str(record.status), **record.tags},
+            metadata={**record.tags, "id": record.id, "status": str(record.status)},
             usage=usage,
         )
         with self._lock:
@@ -194,7 +194,7 @@ class WorkflowHooks(Delivery):
         if all(getattr(self, event) is None for event in events):
             return record.usage
         try:
-            return part(self._meter.tree(record.id))
+            return part(self._meter.accounts.run(record.id))
         except LookupError:  # more than 10,000 runs and steps since it began
             return record.usage
 

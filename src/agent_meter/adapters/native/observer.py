@@ -127,7 +127,8 @@ class AgentObserver(Delivery, SeedEvents):
         """A model or tool call was refused before it was made.
 
         `tokens_used` and `cost_used` (US dollars, `Decimal`) are what its run had used so far, sub-agents included;
-        where there is no run, what the meter has counted. The one in which a budget counts is the budget's own.
+        where there is no run, what the meter has counted in this process. The one in which a budget counts is the
+        budget's own.
         """
 
     # -------------------------------------------------------------------------------------------- the hooks
@@ -239,10 +240,11 @@ class AgentObserver(Delivery, SeedEvents):
         if call.kind is TOOL:
             decided = (run_id, call.name, "deny", denial.reason, call.params)
             self._tell("on_policy_decision", self.on_policy_decision, *decided)
+        accounts = self._meter.accounts  # a store would be I/O on the caller's path
         try:
-            used = self._meter.tree(call.run_id).usage if call.run_id else self._meter.usage
+            used = accounts.run(call.run_id).usage if call.run_id else accounts.usage()
         except LookupError:
-            used = self._meter.usage
+            used = accounts.usage()
         tokens, cost = used.total_tokens, used.cost_usd
         if denial.used is not None and denial.unit == "tokens":
             tokens = denial.used
