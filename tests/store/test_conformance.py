@@ -8,17 +8,10 @@ import pytest
 
 from agent_meter import RunRecord, Status, ToolRecord, UsageRecord
 from agent_meter.records import ABANDONED, DENIED, TokenUsage
-from agent_meter.store import MemoryStore, SQLiteStore, Store
+from agent_meter.store import Store
 from agent_meter.totals import Totals
 
 from .traffic import START, metered
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request, tmp_path):
-    opened = MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "meter.db")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")

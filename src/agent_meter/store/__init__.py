@@ -9,12 +9,14 @@ from .base import Audit, Difference, Price, Progress, Settlement, SharedStore, S
 from .memory import MemoryStore
 
 if TYPE_CHECKING:
+    from .postgres import PostgresStore
     from .sqlite import SQLiteStore
 
 __all__ = [
     "Audit",
     "Difference",
     "MemoryStore",
+    "PostgresStore",
     "Price",
     "Progress",
     "SQLiteStore",
@@ -24,7 +26,7 @@ __all__ = [
     "open_store",
 ]
 
-_LAZY = {"SQLiteStore": ".sqlite"}  # a driver is imported by those who use it
+_LAZY = {"PostgresStore": ".postgres", "SQLiteStore": ".sqlite"}  # a driver is imported by those who use it
 
 
 def open_store(where: str | os.PathLike[str] | Store, durability: str = "normal", *, readonly: bool = False) -> Store:
@@ -40,6 +42,10 @@ def open_store(where: str | os.PathLike[str] | Store, durability: str = "normal"
     name = os.fspath(where)
     if name in ("memory", ":memory:"):
         return MemoryStore()
+    if name.startswith(("postgresql://", "postgres://")):
+        from .postgres import PostgresStore
+
+        return PostgresStore(name, durability, readonly=readonly)
     from .sqlite import SQLiteStore
 
     if name.startswith("sqlite:///"):

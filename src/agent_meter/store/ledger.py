@@ -19,8 +19,8 @@ from ..records import Record
 from ..totals import OTHER
 from .base import Settlement
 from .cells import DAY, HOUR, MEASURES, MICROS, MINUTE, MONTH, Key, Sums, minute_of, month_of, next_month, rows_of
-from .rows import NAMES, dead_document, record_of, row_of
-from .schema import KEY
+from .rows import NAMES, dead_document, micros, record_of, row_of
+from .schema import KEY, META
 from .spill import Spill
 from .writer import Item, Writer
 
@@ -44,12 +44,11 @@ _OF_R = ", ".join(f'r."{name}"' for name in NAMES)
 INSERT = f"INSERT INTO record (seq, {_COLUMNS}) VALUES ({', '.join('?' * (len(NAMES) + 1))})"
 CURRENT = "NOT EXISTS (SELECT 1 FROM record c WHERE c.corrects = r.id AND c.revision = r.revision + 1)"
 _KEY = ", ".join(KEY)
-_ADDED = ", ".join(f"{name} = cell.{name} + excluded.{name}" for name in MEASURES)
+ADDED = ", ".join(f"{name} = cell.{name} + excluded.{name}" for name in MEASURES)
 _CELL = (
     f"INSERT INTO cell ({_KEY}, part, {', '.join(MEASURES)}) VALUES ({', '.join('?' * (8 + len(MEASURES)))}) "
-    f"ON CONFLICT ({_KEY}, part) DO UPDATE SET {_ADDED}"
+    f"ON CONFLICT ({_KEY}, part) DO UPDATE SET {ADDED}"
 )
-_META = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
 
 class Refused(Exception):
@@ -92,6 +91,9 @@ class Ledger:
     def _insert(self, db: Database, rows: list[tuple[Any, ...]]) -> None:
         raise NotImplementedError
 
+    def _add_cells(self, db: Database, rows: list[tuple[Any, ...]]) -> None:
+        db.many(_CELL, rows)
+
     def _add_units(self, db: Database, rows: list[tuple[Any, ...]]) -> None:
         raise NotImplementedError
 
@@ -103,6 +105,9 @@ class Ledger:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def _clock(self, db: Database) -> datetime:
+        return self.now()
 
     # ----------------------------------------------------------------------------------------- the caller's
 
@@ -235,7 +240,7 @@ class Ledger:
         reason = f"{type(error).__name__}: {error}"[:1000].replace("\0", "")
         id = str(getattr(item.record, "id", ""))[:1000].encode("utf-8", "replace").decode().replace("\0", "")
         document = dead_document(item.record).replace("\0", "").replace("\\u0000", "")
-        at = int(self.now().timestamp() * 1_000_000)
+        at = micros(self._clock(db))
         db.run("INSERT INTO dead (id, at, reason, document) VALUES (?, ?, ?, ?)", (id, at, reason, document))
 
     # ------------------------------------------------------------------------------------------- the rollups
@@ -250,12 +255,12 @@ class Ledger:
             for record, sign in deltas(db, folded):
                 sums.add(record, sign)
         self._add_sums(db, sums)
-        db.run(_META, ("folded", str(last)))
+        db.run(META, ("folded", str(last)))
 
     def _add_sums(self, db: Database, sums: Sums) -> None:
         self._folds += 1
         cells = self._bounded(db, sums.cells(self._close_months(db)))
-        db.many(_CELL, [row for key in sorted(cells) for row in rows_of(key, cells[key])])
+        self._add_cells(db, [row for key in sorted(cells) for row in rows_of(key, cells[key])])
         units = [
             (*key, unit, str(amount)) for key, totals in cells.items() for unit, amount in (totals.units or {}).items()
         ]
@@ -289,7 +294,7 @@ class Ledger:
     def _close_months(self, db: Database) -> int:
         """Give the months that are over cells of their own; since when the present one is."""
         ((known,),) = db.rows("SELECT (SELECT value FROM meta WHERE name = 'closed')")
-        present = month_of(minute_of(self.now()))
+        present = month_of(minute_of(self._clock(db)))
         closed = present if known is None else int(known)
         while closed < present:
             after = next_month(closed)
@@ -304,7 +309,7 @@ class Ledger:
                 self._add_units(db, [(row[0], MONTH, closed, *row[1:6], str(row[6])) for row in units])
             closed = after
         if known is None or int(known) != closed:
-            db.run(_META, ("closed", str(closed)))
+            db.run(META, ("closed", str(closed)))
         return closed
 
     def _bounded(self, db: Database, cells: dict[Key, Any]) -> dict[Key, Any]:
@@ -365,7 +370,7 @@ class Ledger:
         with self._writer.turn, self._writing() as db:
             db.run("DELETE FROM cell WHERE cube = 'model' AND grain = ? AND at < ?", (grain, minute))
             db.run("DELETE FROM cell_unit WHERE cube = 'model' AND grain = ? AND at < ?", (grain, minute))
-            db.run(_META, (f"grain {grain} from", str(minute)))
+            db.run(META, (f"grain {grain} from", str(minute)))
 
     # ---------------------------------------------------------------------------------------------- pruning
 
@@ -385,7 +390,7 @@ class Ledger:
                     "DELETE FROM record WHERE seq IN (SELECT seq FROM record WHERE at < ? LIMIT 20000)", (limit,)
                 )
                 ((known,),) = db.rows("SELECT (SELECT value FROM meta WHERE name = 'pruned')")
-                db.run(_META, ("pruned", str(max(int(known or 0), minute_of(first_kept)))))
+                db.run(META, ("pruned", str(max(int(known or 0), minute_of(first_kept)))))
             gone += deleted
             if deleted < 20_000:
                 break

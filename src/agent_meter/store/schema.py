@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from .cells import MEASURES
 from .rows import COLUMNS
 
 VERSION = 1
 READABLE_BY = 1  # the oldest version of this schema whose library may still write to the tables
 
-Names = Callable[[str], str]  # the database's word for text, int, real
-
+META = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 KEY = ("cube", "grain", "at", "k1", "k2", "k3", "k4")
 
 
 def tables(types: dict[str, str], suffix: str) -> list[str]:
-    """CREATE statements. `types` are the database's words for text, int, real and big (a sum of counts)."""
+    """CREATE statements. `types` are the database's words for text, int, real, sums (big, money) and exact decimals."""
     text, whole, real, big = types["text"], types["int"], types["real"], types["big"]
     columns = []
     for name, kind, optional in COLUMNS:
@@ -32,7 +29,7 @@ def tables(types: dict[str, str], suffix: str) -> list[str]:
     kinds = ", ".join(f"'{name}'" for name in ("llm", "embedding", "rerank", "tool", "run", "step"))
     key = ", ".join(f"{name} {whole if name in ('grain', 'at') else text} NOT NULL" for name in KEY)
     primary = ", ".join(KEY)
-    sums = ", ".join(f"{name} {big} NOT NULL" for name in MEASURES)
+    sums = ", ".join(f"{name} {types['money'] if name.endswith('_pico') else big} NOT NULL" for name in MEASURES)
     # A primary key that is the table needs no second tree (SQLite only).
     clustered = f" {suffix}, WITHOUT ROWID" if suffix else ""
     plain = f" {suffix}" if suffix else ""
@@ -48,7 +45,7 @@ def tables(types: dict[str, str], suffix: str) -> list[str]:
         f"CREATE TABLE cell_unit ({key}, unit {text} NOT NULL, amount {types['exact']} NOT NULL, "
         f"PRIMARY KEY ({primary}, unit)){clustered}",
         f"CREATE TABLE tool_day (name {text} NOT NULL, at {whole} NOT NULL, ok {whole} NOT NULL, "
-        f"failed {whole} NOT NULL, denied {whole} NOT NULL, pico {big} NOT NULL, chunks {big} NOT NULL, "
+        f"failed {whole} NOT NULL, denied {whole} NOT NULL, pico {types['money']} NOT NULL, chunks {big} NOT NULL, "
         f"streamed {whole} NOT NULL, seconds {real} NOT NULL, low {real}, high {real}, "
         f"PRIMARY KEY (name, at)){clustered}",
         f"CREATE TABLE tool_bucket (name {text} NOT NULL, at {whole} NOT NULL, bucket {whole} NOT NULL, "

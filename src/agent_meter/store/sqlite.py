@@ -27,7 +27,7 @@ try:
 except ImportError:  # Windows: SQLite's own waiting has to do
     fcntl = None  # type: ignore[assignment]
 
-_TYPES = {"text": "TEXT", "int": "INTEGER", "real": "REAL", "big": "INTEGER", "exact": "TEXT"}
+_TYPES = {"text": "TEXT", "int": "INTEGER", "real": "REAL", "big": "INTEGER", "money": "INTEGER", "exact": "TEXT"}
 _BUSY = 30.0  # seconds to wait for another writer
 _CONNECTIONS = 8  # kept for readers
 _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError, OverflowError)
@@ -135,7 +135,7 @@ class SQLiteStore(Upkeep, Reading, Ledger):
                     now = schema.VERSION if version == 0 else version + 1
                     db.raw.execute(f"PRAGMA user_version = {now}")
                     values = {"schema": str(now), "readable_by": str(schema.READABLE_BY)}
-                    db.many("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", list(values.items()))
+                    db.many(schema.META, list(values.items()))
 
     def _renew(self) -> None:
         # A connection must not be used, and not be closed, by the child of the process that made it.
