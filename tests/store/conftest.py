@@ -31,7 +31,8 @@ def postgres_url(postgres_server):
     schema = f"agent_meter_{uuid.uuid4().hex}"
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}".encode())
-        yield f"{postgres_server}{'&' if '?' in postgres_server else '?'}options=-csearch_path%3D{schema}&application_name={schema}"
+        more = "&" if "?" in postgres_server else "?"
+        yield f"{postgres_server}{more}options=-csearch_path%3D{schema}&application_name={schema}"
         connection.execute(f"DROP SCHEMA {schema} CASCADE".encode())
 
 
