@@ -12,7 +12,6 @@ An exception inside a block is recorded as that call's error and goes on its way
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Mapping
 from contextvars import Token
@@ -76,7 +75,7 @@ class Handle:
             with self._scope:
                 self._meter.open(self.call)
         finally:
-            self.call.size = None  # it knows the prompt, which nobody needs any more
+            self.call.prompt = None  # nobody needs it any more
 
     def _close(self, error: BaseException | None) -> None:
         self.call.error = error
@@ -95,7 +94,7 @@ class Handle:
             with self._scope:
                 await self._meter.aopen(self.call)
         finally:
-            self.call.size = None
+            self.call.prompt = None
 
     def __enter__(self) -> Self:
         self._enter()
@@ -222,7 +221,9 @@ class LlmHandle(Handle):
         self._stream: Streamed | None = None
         self.call.attempt = attempt
         if isinstance(messages, (str, list, tuple)):
-            self.call.size = functools.partial(_size, messages, model)
+            from .adapters.asking import Prompt
+
+            self.call.prompt = Prompt(messages, model)
         if meter.wants_content:
             self.call.content = messages
         self.call.max_output_tokens = max_output_tokens
@@ -364,12 +365,6 @@ class ToolHandle(Handle):
 
     def __call__(self, function: F) -> F:
         return _tool_function(self._meter, function, self.call.name, self._named)
-
-
-def _size(messages: Any, model: str) -> int:
-    from .tokens.prompts import prompt_size  # on first use: most loops have no budget
-
-    return prompt_size(messages, model)
 
 
 def tool_handle(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -570,12 +570,22 @@ class Reserve(msgspec.Struct, frozen=True):
     assumed: tuple[str, ...] = ()
 
 
+class Prompt(Protocol):
+    """What is asked, for those who must set something aside for it."""
+
+    def size(self) -> int:
+        """Bytes: no fewer than its tokens."""
+
+    def tokens(self) -> int:
+        """About its tokens, on the high side; slower."""
+
+
 class Call(msgspec.Struct, eq=False, weakref=True, dict=False):
     """Something that has been asked for and has not ended. Made by adapters, opened and closed by the meter.
 
     The attribution fields hold what the adapter knows; the meter completes them when it opens the call.
-    `content` (messages, prompt), `response` and `error` are set for observers, and never stored. `size` answers how
-    many bytes the prompt has, for a budget that asks.
+    `content` (messages, prompt), `response` and `error` are set for observers, and never stored. `prompt` answers a
+    budget that asks how large it is.
     """
 
     kind: Kind
@@ -599,7 +609,7 @@ class Call(msgspec.Struct, eq=False, weakref=True, dict=False):
     rates: Rates | None = None
     reserve: Reserve | None = None
     max_output_tokens: int | None = None
-    size: Callable[[], int] | None = None
+    prompt: Prompt | None = None
     call_id: str = ""  # of a tool call: the id that the model gave it
     params: Mapping[str, Any] = EMPTY
     chunk_count: int = 0

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -240,9 +240,21 @@ def test_a_rolling_window_lets_go_of_what_is_older() -> None:
 # ------------------------------------------------------------------------------------------------- settlements
 
 
+class Sized(NamedTuple):
+    """A prompt that is told by its size."""
+
+    bytes: int
+
+    def size(self) -> int:
+        return self.bytes
+
+    def tokens(self) -> int:
+        return self.bytes
+
+
 def held(meter: Meter) -> Call:
     call = Call(Kind.LLM, model=GPT)
-    call.size = lambda: 936  # and 64 around it: a thousand tokens
+    call.prompt = Sized(936)  # and 64 around it: a thousand tokens
     call.max_output_tokens = 750
     return meter.open(call)
 
@@ -418,7 +430,7 @@ def test_a_budget_smaller_than_an_assumed_answer_lets_one_call_at_a_time_learn()
 def test_a_budget_that_is_smaller_than_the_prompt_learns_nothing() -> None:
     meter = Meter(budgets=[Budget("x", usd="0.001")])
     call = Call(Kind.LLM, model=GPT)
-    call.size = lambda: 1000
+    call.prompt = Sized(1000)
 
     with pytest.raises(BudgetExceeded):
         meter.open(call)
@@ -429,7 +441,7 @@ def test_bytes_are_weighed_by_what_they_were_seen_to_be() -> None:
     reserves = []
     for _ in range(5):
         call = Call(Kind.LLM, model=GPT)
-        call.size = lambda: 40_000
+        call.prompt = Sized(40_000)
         call.max_output_tokens = 10
         meter.close(meter.open(call), TokenUsage(10_000, 5))
         assert call.reserve is not None
@@ -443,7 +455,7 @@ def test_what_a_model_really_costs_is_learned_where_caches_make_it_dearer() -> N
     claude = Model("anthropic", "claude-sonnet-4-5")
     for _ in range(2):
         call = Call(Kind.LLM, model=claude)
-        call.size, call.max_output_tokens = lambda: 10_000, 10
+        call.prompt, call.max_output_tokens = Sized(10_000), 10
         meter.close(meter.open(call), TokenUsage(10_000, 10, cache_write_tokens=10_000))
 
     assert call.reserve is not None
@@ -750,7 +762,7 @@ async def test_two_hundred_tasks_that_name_no_maximum_stay_within_the_limit() ->
     async def work() -> None:
         for _ in range(8):
             call = Call(Kind.LLM, model=GPT)
-            call.size = lambda: 30
+            call.prompt = Sized(30)
             await meter.aopen(call)
             await asyncio.sleep(0.001)
             meter.close(call, CENT)

@@ -1,9 +1,10 @@
 """How much a call may use at most, before it is made.
 
-Input: what the caller says; else the bytes of the prompt times the tokens per byte that this model was seen to take
-(1 until it was seen: a byte-level tokenizer makes no more tokens than there are bytes); else what it was seen to
-take; else an assumption. Output: what the call is capped at; else what this model was seen to answer, with a margin;
-else an assumption. What is assumed is named, and a refusal says so.
+Input: what the caller says; else the bytes of the prompt times the tokens per byte that this model was seen to take;
+until it was seen, an estimate with its error on top, and no more than the bytes (a byte-level tokenizer makes no more
+tokens than there are bytes); else what it was seen to take; else an assumption. Output: what the call is capped at;
+else what this model was seen to answer, with a margin; else an assumption. What is assumed is named, and a refusal
+says so.
 """
 
 from __future__ import annotations
@@ -75,10 +76,12 @@ class Estimator:
         assumed: tuple[str, ...] = ()
         if said is not None and said.input_tokens is not None:
             tokens = said.input_tokens
-        elif call.size is not None:
-            size = call.size()
-            ratio = max(LEAST_RATIO, seen.ratio * 1.1) if seen.ratios >= SEEN_ENOUGH else 1.0
-            tokens = int(min(1.0, ratio) * size + seen.beyond) + FRAME
+        elif call.prompt is not None:
+            size = call.prompt.size()
+            if seen.ratios >= SEEN_ENOUGH:
+                tokens = int(min(1.0, max(LEAST_RATIO, seen.ratio * 1.1)) * size + seen.beyond) + FRAME
+            else:
+                tokens = int(min(size, call.prompt.tokens()) + seen.beyond) + FRAME
         elif seen.answers:
             tokens = int(seen.input * MARGIN) + FRAME
             assumed = ("input_tokens",)

@@ -165,30 +165,19 @@ class Budgets(BudgetList):
             seen = held.seen = self._estimator.seen(call.model, call.agent)
             said = call.reserve
             input_tokens, output_tokens, held.size, assumed = self._estimator.bound(call, seen)
-            held.input_tokens, held.output_tokens, held.rates = input_tokens, output_tokens, call.rates
-            pico = price(call.rates, TokenUsage(input_tokens, output_tokens), call.started_at, failed)
-            if pico is not None and seen.dearer > 1.0 and (said is None or said.input_tokens is None):
-                pico = int(pico * seen.dearer)
-            call.reserve = Reserve(input_tokens, output_tokens, pico, assumed)
+            dearer = seen.dearer if said is None or said.input_tokens is None else 1.0
+            pico = self._bound(call, held, input_tokens, output_tokens, assumed, dearer)
             if pico is None and (denial := self._unpriced(call, lines)) is not None:
                 return denial
         try:
             now = engine.now()
             if self._meter.monotonic() > self._next_beat:
                 self._beat()
-            entries = held.entries
-            for line in lines:
-                if line.code == USD and pico is not None:
-                    amount = pico
-                else:
-                    amount = held_amount(line, input_tokens, output_tokens, pico)
-                key = line.key if not line.per_run else f"{line.key}|run={self._outermost(call)}"
-                slot, since, until = line.window.at(now)
-                entries.append(Entry(key, slot, since, until, amount, line.enforced))
+            held.entries = self._entries(call, held, pico, now)
             expires = now + self._ttl
-            refusal = engine.reserve(call.id, entries, expires)
+            refusal = engine.reserve(call.id, held.entries, expires)
             if refusal is not None and self._settler is not None and self._settler.flush(1.0):
-                refusal = engine.reserve(call.id, entries, expires)
+                refusal = engine.reserve(call.id, held.entries, expires)
             if refusal is not None and assumed and not refusal.used and not refusal.reserved:
                 refusal = self._probe(held, refusal, assumed, expires)
         except Exception as error:
@@ -202,6 +191,30 @@ class Budgets(BudgetList):
                 self._settler.wake()
             return None
         return self._denial(call, held, refusal, pico, assumed)
+
+    def _bound(
+        self, call: Call, held: Held, input_tokens: int, output_tokens: int, assumed: tuple[str, ...], dearer: float
+    ) -> int | None:
+        """What so many tokens cost at most; told to the call, and to who settles it."""
+        held.input_tokens, held.output_tokens, held.rates = input_tokens, output_tokens, call.rates
+        pico = price(call.rates, TokenUsage(input_tokens, output_tokens), call.started_at, self._failed)
+        if pico is not None and dearer > 1.0:
+            pico = int(pico * dearer)
+        call.reserve = Reserve(input_tokens, output_tokens, pico, assumed)
+        return pico
+
+    def _entries(self, call: Call, held: Held, pico: int | None, now: int) -> list[Entry]:
+        """What is held of each limit."""
+        entries = []
+        for line in held.lines:
+            if line.code == USD and pico is not None:
+                amount = pico
+            else:
+                amount = held_amount(line, held.input_tokens, held.output_tokens, pico)
+            key = line.key if not line.per_run else f"{line.key}|run={self._outermost(call)}"
+            slot, since, until = line.window.at(now)
+            entries.append(Entry(key, slot, since, until, amount, line.enforced))
+        return entries
 
     def _probe(self, held: Held, refusal: Refusal, assumed: tuple[str, ...], expires: int) -> Refusal | None:
         """A budget that nobody has touched, and an answer whose length is only assumed to be too much for it.

@@ -19,6 +19,7 @@ from langchain_core.outputs import LLMResult
 from ...errors import BudgetExceeded
 from ...handles import status_of
 from ...records import DENIED, EMPTY, LLM, OK, Call, Status
+from ..asking import Prompt, output_limit
 from . import savings
 from .answering import HIT, UNREAD, Answer, failed, read
 from .asking import ambient_parent, attribute, model_of
@@ -97,6 +98,9 @@ class MeterCallback(RunEvents):
         flight.messages = asked
         flight.params = params
         flight.made_with = (serialized or EMPTY).get("kwargs")
+        if self.meter.has_budgets:
+            call.prompt = Prompt(asked, model.name, params.get("tools") or params.get("functions"))
+            call.max_output_tokens = output_limit(params, {"max_tokens": known.get("ls_max_tokens")}, flight.made_with)
         size = kwargs.get("batch_size")
         if size is not None and size > 1 and params:
             flights.batch(flight, params, size)

@@ -15,6 +15,7 @@ from ...errors import BudgetExceeded
 from ...handles import status_of
 from ...meter import Meter
 from ...records import ABANDONED, CANCELLED, DENIED, EMPTY, ERROR, LLM, OK, Call, Status
+from ..asking import Prompt, output_limit
 from .answering import UNREAD, Answer, answer, failed, tells
 from .asking import attribute, model_of
 from .nodes import Flight, Node, Nodes, Role
@@ -67,7 +68,10 @@ class Models:
         else:
             call = flight.call = Call(LLM, model=model, parent=node.call, framework=FRAMEWORK)
             attribute(call, event.tags)
-        call.max_output_tokens = _limit(node.instance, params)
+        if self.meter.has_budgets:
+            made_with = getattr(node.instance, "__dict__", EMPTY)
+            call.prompt = Prompt(asked, model.name, params.get("tools"))
+            call.max_output_tokens = output_limit(params, made_with, made_with.get("additional_kwargs"))
         if self.meter.wants_content:
             call.content = asked
         node.flights = [flight]
@@ -242,17 +246,6 @@ def ask_below(node: Node) -> Flight | None:
             around = above.flight()
         above = above.parent
     return around
-
-
-def _limit(instance: Any, params: Mapping[str, Any]) -> int | None:
-    """What the answer may take at most, where that was said: what a budget sets aside."""
-    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
-        value = params.get(name)
-        if value is None:
-            value = getattr(instance, "__dict__", EMPTY).get(name)
-        if isinstance(value, int) and value > 0:
-            return value
-    return None
 
 
 def _asks_for_tools(response: Any) -> bool:
