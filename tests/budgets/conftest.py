@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from agent_meter.budgets import MemoryEngine
+from agent_meter.budgets.sqlite import SqliteEngine
+from agent_meter.store.sqlite import SQLiteStore
 from agent_meter.testing import FakeClock
 
-ENGINES = ["memory"]
+ENGINES = ["memory", "sqlite", "ledger"]
 MakeEngine = Callable[..., Any]
 
 
@@ -22,12 +24,19 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make_engine(engine_name: str, tmp_path: Path) -> Iterator[MakeEngine]:
-    """Makes empty engines of one kind, and closes them after the test."""
+    """Makes engines of one kind, and closes them after the test; those of one test share their store."""
     made: list[Any] = []
 
     def make(clock: FakeClock | None = None) -> Any:
-        now = {} if clock is None else {"now": lambda: clock.now().timestamp()}
-        made.append(MemoryEngine(**now))
+        now: dict[str, Any] = {} if clock is None else {"now": lambda: clock.now().timestamp()}
+        if engine_name == "memory":
+            made.append(MemoryEngine(**now))
+        elif engine_name == "sqlite":
+            made.append(SqliteEngine(tmp_path / "budgets.db", **now))
+        else:
+            store = SQLiteStore(tmp_path / "meter.db")
+            made.append(store)
+            made.append(SqliteEngine(transaction=store.transaction, **now))
         return made[-1]
 
     yield make
