@@ -71,10 +71,11 @@ class Meter(Facts):
     """Counts model calls and tool calls, prices them, says whose they are, and asks guards before each.
 
     `prices` is a mapping of overrides, a path to a TOML file or a `PriceBook`; `cost_rates` maps model names to US
-    dollars per 1,000 tokens. `budgets` are limits that hold (`meter.budgets` changes them). `store` is where records
-    are kept: a file, postgresql://…, "memory", a `Store`; usage and history are then those of the whole store. `keep`
-    bounds what memory remembers. `strict=True` lets what a plugin raises through, for tests. A meter is safe to share
-    among threads and tasks.
+    dollars per 1,000 tokens. `budgets` are limits that hold (`meter.budgets` changes them); they are counted in the
+    store, or where `budget_engine` says (a file, a URL, "memory", an `Engine`). `store` is where records are kept: a
+    file, postgresql://…, "memory", a `Store`; usage and history are then those of the whole store. `keep` bounds what
+    memory remembers. `strict=True` lets what a plugin raises through, for tests. A meter is safe to share among
+    threads and tasks.
     """
 
     call_ttl = 3600.0  # seconds after which a model or tool call that nobody closed is given up
@@ -89,6 +90,7 @@ class Meter(Facts):
         prices: Mapping[str, Any] | str | PriceBook | None = None,
         cost_rates: Mapping[str, Any] | None = None,
         budgets: Iterable[Budget] = (),
+        budget_engine: Any = None,
         cost_warning_threshold: float | Decimal | None = None,
         analytics: bool = True,
         keep: int = 10_000,
@@ -125,7 +127,8 @@ class Meter(Facts):
         for name, plugin in built_in.plugins:
             self.plugins.register(plugin, name)
         self._budgets: Budgets | None = None
-        if budgets := list(budgets):
+        self._budget_engine = budget_engine
+        if (budgets := list(budgets)) or budget_engine is not None or hasattr(self.store, "transaction"):
             self._budgets = self._budgeting(budgets)
         for plugin in plugins:
             self.register(plugin)
@@ -502,10 +505,12 @@ class Meter(Facts):
     # ---------------------------------------------------------------------------------------------- budgets
 
     def _budgeting(self, budgets: Iterable[Budget]) -> Budgets:
-        from .budgets import Budgets, MemoryEngine
+        from .budgets import Budgets
+        from .budgets.opening import open_engine
 
         clock = time.time if self.now is _utc_now else lambda: self.now().timestamp()
-        return Budgets(budgets, engine=MemoryEngine(clock), meter=self)
+        engine, ledger = open_engine(self._budget_engine, self.store, clock)
+        return Budgets(budgets, engine=engine, meter=self, ledger=ledger)
 
     @property
     def has_budgets(self) -> bool:
@@ -631,6 +636,8 @@ class Meter(Facts):
         """
         if self.store is not None:
             self.store.flush(timeout)
+        if self._budgets is not None:
+            self._budgets.flush(timeout)
 
     def shutdown(self) -> None:
         """Give up what is open and close the plugins. Twice is as good as once."""

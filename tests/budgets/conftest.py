@@ -24,17 +24,18 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make_engine(engine_name: str, tmp_path: Path) -> Iterator[MakeEngine]:
-    """Makes engines of one kind, and closes them after the test; those of one test share their store."""
+    """Makes engines of one kind, and closes them after the test; those of one `name` share their store."""
     made: list[Any] = []
 
-    def make(clock: FakeClock | None = None) -> Any:
+    def make(clock: FakeClock | None = None, name: str = "") -> Any:
+        name = name or f"{len(made)}"
         now: dict[str, Any] = {} if clock is None else {"now": lambda: clock.now().timestamp()}
         if engine_name == "memory":
             made.append(MemoryEngine(**now))
         elif engine_name == "sqlite":
-            made.append(SqliteEngine(tmp_path / "budgets.db", **now))
+            made.append(SqliteEngine(tmp_path / f"{name}.db", **now))
         else:
-            store = SQLiteStore(tmp_path / "meter.db")
+            store = SQLiteStore(tmp_path / f"ledger-{name}.db")
             made.append(store)
             made.append(SqliteEngine(transaction=store.transaction, **now))
         return made[-1]

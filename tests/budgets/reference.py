@@ -46,8 +46,9 @@ class Reference:
         self.high[at] = max(self.high.get(at, 0), after)
         return before, after
 
-    def expire(self, now: int) -> set[str]:
-        late = {hold for hold, (_, expires, charged) in self.holds.items() if charged is None and expires <= now}
+    def expire(self, now: int) -> list[str]:
+        holds = sorted((expires, hold) for hold, (_, expires, charged) in self.holds.items() if charged is None)
+        late = [hold for expires, hold in holds if expires <= now]
         for hold in late:
             self.settle(hold, [e.amount for e in self.holds[hold][0]], False)
         return late

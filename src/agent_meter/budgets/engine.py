@@ -72,7 +72,7 @@ class Engine(Protocol):
         """Open holds stay open until then."""
 
     def expire(self) -> list[str]:
-        """Charge the holds whose time is up with what they held: each is settled, not finally. Their ids."""
+        """Charge the holds whose time is up with what they held, the oldest first: each is settled, not finally."""
 
     def read(self, key: str, since: int) -> Count:
         """How a counter stands, over its slots from `since` on."""
@@ -82,6 +82,12 @@ class Engine(Protocol):
 
     def forget(self, key: str) -> None:
         """Set what was used to zero; what is held stays held."""
+
+    def kept(self, source: str) -> dict[str, str]:
+        """Budgets that are kept here, JSON documents by name: `set` by a person, or told by a program (`code`)."""
+
+    def keep(self, name: str, source: str, document: str | None) -> None:
+        """Keep a budget's document; `None` takes it away."""
 
     def close(self) -> None: ...
 

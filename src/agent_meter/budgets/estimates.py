@@ -79,9 +79,10 @@ class Estimator:
         elif call.prompt is not None:
             size = call.prompt.size()
             if seen.ratios >= SEEN_ENOUGH:
-                tokens = int(min(1.0, max(LEAST_RATIO, seen.ratio * 1.1)) * size + seen.beyond) + FRAME
+                tokens = int(min(1.0, max(LEAST_RATIO, seen.ratio * 1.1)) * size)
             else:
-                tokens = int(min(size, call.prompt.tokens()) + seen.beyond) + FRAME
+                tokens = min(size, call.prompt.tokens())
+            tokens += max(FRAME, int(seen.beyond))
         elif seen.answers:
             tokens = int(seen.input * MARGIN) + FRAME
             assumed = ("input_tokens",)

@@ -151,7 +151,8 @@ class MemoryEngine:
     def expire(self) -> list[str]:
         now = self.now()
         with self._lock:
-            late = [id for id, hold in self._holds.items() if hold.charged is None and hold.expires <= now]
+            open_holds = [(hold.expires, id) for id, hold in self._holds.items() if hold.charged is None]
+            late = [id for expires, id in sorted(open_holds) if expires <= now]
             for id in late:
                 self.settle(id, [entry.amount for entry in self._holds[id].entries], final=False)
             return late
@@ -170,6 +171,12 @@ class MemoryEngine:
         with self._lock:
             for row in (self._keys.get(key) or {}).values():
                 row.used = row.high = 0
+
+    def kept(self, source: str) -> dict[str, str]:
+        return {}
+
+    def keep(self, name: str, source: str, document: str | None) -> None:
+        """Nobody else could find it here."""
 
     def close(self) -> None:
         """Nothing is open."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
+from ..errors import StoreError
 from ..hookspecs import hookimpl
 from ..records import (
     DENIED,
@@ -30,7 +32,7 @@ from .budget import WAIT, Budget
 from .engine import Change, Engine, Entry, Refusal
 from .estimates import Estimator, price
 from .matching import USD, Line
-from .settling import Settler
+from .settling import Settlement, Settler
 from .view import BudgetList
 from .windows import Span
 
@@ -48,8 +50,10 @@ COUNTED = 4096  # names whose denials and overruns are told apart
 class Budgets(BudgetList):
     """All budgets of a meter. `meter.budgets` is it: a list of `Budget`s that can be changed while calls run."""
 
-    def __init__(self, budgets: Iterable[Budget] = (), *, engine: Engine, meter: Meter) -> None:
+    def __init__(self, budgets: Iterable[Budget] = (), *, engine: Engine, meter: Meter, ledger: Any = None) -> None:
         self.engine = engine
+        self._ledger = ledger  # the store that settlements are written with
+        self._attached: set[Settlement] = set()  # handed to the ledger, and not written yet
         self._meter = meter
         self._failed = meter.plugins.failed
         self._ttl = HOLD_TTL if engine.blocking else MEMORY_TTL
@@ -65,6 +69,8 @@ class Budgets(BudgetList):
         self.denied: dict[str, int] = {}
         self._settler = Settler(self) if engine.blocking else None
         super().__init__(budgets)
+        if self._settler is not None:
+            self._settler.wake()
 
     def _plug_in(self) -> None:
         if len(self) and not self._plugged_in:
@@ -96,6 +102,7 @@ class Budgets(BudgetList):
 
     @hookimpl
     def meter_shutdown(self) -> None:
+        self.flush(10.0)
         if self._settler is not None:
             self._settler.close()
         self.engine.close()
@@ -176,7 +183,7 @@ class Budgets(BudgetList):
             held.entries = self._entries(call, held, pico, now)
             expires = now + self._ttl
             refusal = engine.reserve(call.id, held.entries, expires)
-            if refusal is not None and self._settler is not None and self._settler.flush(1.0):
+            if refusal is not None and self._settler is not None and self.flush(1.0):
                 refusal = engine.reserve(call.id, held.entries, expires)
             if refusal is not None and assumed and not refusal.used and not refusal.reserved:
                 refusal = self._probe(held, refusal, assumed, expires)
@@ -307,10 +314,25 @@ class Budgets(BudgetList):
             self._charged[held.id] = held
             if len(self._charged) > CHARGED:
                 self._charged.pop(next(iter(self._charged)), None)
-        if self._settler is not None:
-            self._settler.put(held, amounts, final)
-        else:
+        if self._settler is None:
             self.settled(held, amounts, self.engine.settle(held.id, amounts, final=final))
+        else:
+            self._later(record.id, Settlement(self, held, amounts, final))
+
+    def _later(self, record_id: str, settlement: Settlement) -> None:
+        assert self._settler is not None
+        if self._ledger is not None:
+            self._attached.add(settlement)
+            self._ledger.attach(record_id, settlement)
+            self._settler.wake()
+        else:
+            self._settler.put(settlement.now)
+
+    def applied(self, settlement: Settlement, tell: Callable[[], None]) -> None:
+        """The ledger has written a settlement; called inside its transaction."""
+        self._attached.discard(settlement)
+        assert self._settler is not None
+        self._settler.put(tell)
 
     def _amounts(self, held: Held, what: Outcome) -> list[int]:
         return [used_amount(line, what, entry) for line, entry in zip(held.lines, held.entries, strict=True)]
@@ -370,10 +392,10 @@ class Budgets(BudgetList):
             self._release_prehold(record.agent)
         if not entries:
             return
-        if self._settler is not None:
-            self._settler.put_count(counted, entries)
-            return
-        self.counted(counted, self.engine.add(entries))
+        if self._settler is None:
+            self.counted(counted, self.engine.add(entries))
+        else:
+            self._later(record.id, Settlement(self, None, [], True, counted, entries))
 
     def counted(self, lines: list[Line], changes: list[Change]) -> None:
         for line, change in zip(lines, changes, strict=True):
@@ -398,10 +420,11 @@ class Budgets(BudgetList):
         if held is None:
             return
         amounts = [0] * len(held.entries)
+        settlement = Settlement(self, held, amounts)
         if self._settler is not None:
-            self._settler.put(held, amounts, True)
+            self._settler.put(settlement.now)
         else:
-            self.settled(held, amounts, self.engine.settle(call_id, amounts))
+            settlement.now()
 
     def settling_failed(self, error: Exception) -> None:
         self._failed(PLUGIN, "settle", error)
@@ -414,13 +437,20 @@ class Budgets(BudgetList):
             "denied": sum(self.denied.values()),
             "overruns": self.overruns,
             "unpriced": self.unpriced,
-            "unsettled": 0 if settler is None else settler.waiting,
+            "unsettled": 0 if settler is None else settler.waiting + len(self._attached),
             "dropped": 0 if settler is None else settler.dropped,
         }
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Return when everything that was settled is in the counters; False when that took too long."""
-        return self._settler is None or self._settler.flush(timeout)
+        """Return when everything that was settled is in the counters; False if nothing was on its way, or too long."""
+        if self._settler is None:
+            return False
+        waited = False
+        if self._attached:
+            with suppress(StoreError):
+                self._ledger.flush(timeout)
+                waited = True
+        return self._settler.flush(timeout) or waited
 
 
 def _in_event_loop() -> bool:

@@ -33,8 +33,8 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS budget_hold (id TEXT PRIMARY KEY, expires INTEGER NOT NULL, entries BLOB NOT NULL, "
     "charged BLOB) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS budget_hold_open ON budget_hold (expires) WHERE charged IS NULL",
-    "CREATE TABLE IF NOT EXISTS budget (name TEXT PRIMARY KEY, document TEXT NOT NULL, changed INTEGER NOT NULL) "
-    "WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS budget (name TEXT NOT NULL, source TEXT NOT NULL, document TEXT NOT NULL, "
+    "PRIMARY KEY (name, source)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS budget_clock (one INTEGER PRIMARY KEY CHECK (one = 1), seen INTEGER NOT NULL)",
 )
 _HELD = "INSERT INTO budget_hold (id, expires, entries) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING"
@@ -148,7 +148,7 @@ class SqliteEngine:
 
     def _changed(self, db: Any, key: str, slot: int, since: int) -> Change:
         after, before = db.execute(_SINCE, (key, since)).fetchone()
-        if after > before:
+        if after:
             db.execute(_HIGH, (after, key, slot, after))
         return Change(before, after)
 
@@ -174,7 +174,8 @@ class SqliteEngine:
         now = self.now()
         with self._transaction() as db:
             late = db.execute(
-                "SELECT id, entries FROM budget_hold WHERE charged IS NULL AND expires <= ?", (now,)
+                "SELECT id, entries FROM budget_hold WHERE charged IS NULL AND expires <= ? ORDER BY expires, id",
+                (now,),
             ).fetchall()
             for hold, entries in late:
                 self.apply_settle(db, hold, [entry[4] for entry in _decode(entries)], False)
@@ -202,21 +203,20 @@ class SqliteEngine:
 
     # ------------------------------------------------------------------------------- budgets that are kept here
 
-    def kept(self) -> dict[str, str]:
-        """The budgets that were set from the command line or by another process: JSON documents by name."""
+    def kept(self, source: str) -> dict[str, str]:
         with self._transaction() as db:
-            return dict(db.execute("SELECT name, document FROM budget ORDER BY changed, name").fetchall())
+            found = db.execute("SELECT name, document FROM budget WHERE source = ? ORDER BY name", (source,))
+            return dict(found.fetchall())
 
-    def keep(self, name: str, document: str | None) -> None:
-        """Keep the document of a budget; `None` takes it away."""
+    def keep(self, name: str, source: str, document: str | None) -> None:
         with self._transaction() as db:
             if document is None:
-                db.execute("DELETE FROM budget WHERE name = ?", (name,))
+                db.execute("DELETE FROM budget WHERE name = ? AND source = ?", (name, source))
             else:
                 db.execute(
-                    "INSERT INTO budget (name, document, changed) VALUES (?, ?, ?) "
-                    "ON CONFLICT (name) DO UPDATE SET document = excluded.document, changed = excluded.changed",
-                    (name, document, self.now()),
+                    "INSERT INTO budget (name, source, document) VALUES (?, ?, ?) "
+                    "ON CONFLICT (name, source) DO UPDATE SET document = excluded.document",
+                    (name, source, document),
                 )
 
     def close(self) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -18,6 +19,7 @@ from .engine import Engine, Entry
 from .matching import TOKENS, Line, Matcher, prefix
 from .windows import ALIASES, moment
 
+SET, CODE = "set", "code"
 PREHELD = 600_000  # ms that a verdict of `check_and_apply_budget` is held for
 
 
@@ -57,18 +59,25 @@ class BudgetList:
 
     engine: Engine
     denied: dict[str, int]
+    _failed: Callable[[str, str, BaseException], None]
 
     def __init__(self, budgets: Iterable[Budget] = ()) -> None:
         self._changing = threading.RLock()
         self._preholds: dict[str, deque[tuple[str, int]]] = {}
-        self._by_name: dict[str, Budget] = {}
+        self._own: dict[str, Budget] = {}  # set in this process
+        self._set: dict[str, Budget] = {}  # set by a person, in the store: these go first
+        self._documents: dict[str, str] = {}
         for budget in budgets:
             if not isinstance(budget, Budget):
                 raise BudgetError(f"budgets are Budget(…) objects, not {budget!r}")
-            if budget.name in self._by_name:
+            if budget.name in self._own:
                 raise BudgetError(f"two budgets are called {budget.name!r}")
-            self._by_name[budget.name] = budget
-        self._change(self._by_name)
+            self._own[budget.name] = budget
+        self._by_name: dict[str, Budget] = {}
+        self._change()
+        self.look_up()
+        for budget in self._own.values():
+            self._publish(budget)
 
     def __iter__(self) -> Iterator[Budget]:
         return iter(tuple(self._by_name.values()))
@@ -114,7 +123,12 @@ class BudgetList:
         if not isinstance(budget, Budget):
             raise BudgetError(f"a Budget or a name, not {budget!r}")
         with self._changing:
-            self._change({**self._by_name, budget.name: budget})
+            self._own[budget.name] = budget
+            if budget.name in self._set:
+                self._set[budget.name] = budget
+                self.engine.keep(budget.name, SET, json.dumps(budget.to_dict()))
+            self._change()
+        self._publish(budget)
         return budget
 
     def add(self, budget: Budget) -> Budget:
@@ -126,17 +140,39 @@ class BudgetList:
     def remove(self, name: str) -> Budget:
         """Take a budget away. `BudgetError` where there is none of that name."""
         with self._changing:
-            left = dict(self._by_name)
-            gone = left.pop(name, None)
+            gone = self._by_name.get(name)
             if gone is None:
                 raise self._unknown(name)
-            self._change(left)
+            self._own.pop(name, None)
+            if self._set.pop(name, None) is not None:
+                self.engine.keep(name, SET, None)
+            self.engine.keep(name, CODE, None)
+            self._change()
         return gone
 
-    def _change(self, budgets: dict[str, Budget]) -> None:
-        self._by_name = budgets
-        self._matcher = Matcher(budgets.values())
+    def _change(self) -> None:
+        self._by_name = {**self._own, **self._set}
+        self._matcher = Matcher(self._by_name.values())
         self._plug_in()
+
+    def look_up(self) -> None:
+        """Take over what a person has set in the store meanwhile. What cannot be read there changes nothing."""
+        documents = self.engine.kept(SET)
+        if documents == self._documents:
+            return
+        found = {}
+        for name, document in documents.items():
+            try:
+                found[name] = Budget(**json.loads(document))
+            except (TypeError, ValueError) as error:
+                self._failed("budgets", "look up", error)
+        with self._changing:
+            self._documents, self._set = documents, found
+            self._change()
+
+    def _publish(self, budget: Budget) -> None:
+        """So that others can list it: `agent-meter budget list`."""
+        self.engine.keep(budget.name, CODE, json.dumps(budget.to_dict()))
 
     def _plug_in(self) -> None:
         """Only a meter that has budgets asks for them on its path."""

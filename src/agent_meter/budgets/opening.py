@@ -1,0 +1,45 @@
+"""Where budgets are kept: what `Meter(budget_engine=…)` means, and what it is where nobody says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import BudgetError
+from .engine import Engine
+from .memory import MemoryEngine
+
+
+def open_engine(where: Any, store: Any, now: Callable[[], float]) -> tuple[Engine, Any]:
+    """The engine, and the ledger that settlements are written with (None: they are written by themselves).
+
+    `where` is "memory", a file (SQLite), postgresql://…, redis://… or an `Engine`; None: where the records are.
+    """
+    if where is None:
+        return _beside(store, now)
+    if not isinstance(where, (str, os.PathLike)):
+        if not callable(getattr(where, "reserve", None)):
+            raise BudgetError(f"budget_engine is a file, a URL, 'memory' or an Engine, not {where!r}")
+        return where, None
+    name = os.fspath(where)
+    if name in ("memory", ":memory:"):
+        return MemoryEngine(now), None
+    if name.startswith("sqlite:///"):
+        name = name.removeprefix("sqlite:///")
+    elif "://" in name:
+        raise BudgetError(f"budget_engine is a file, sqlite:///path or 'memory', not {name!r}")
+    from .sqlite import SqliteEngine
+
+    return SqliteEngine(name, now=now), None
+
+
+def _beside(store: Any, now: Callable[[], float]) -> tuple[Engine, Any]:
+    from ..store import SharedStore
+
+    if store is not None and type(store).__module__.endswith(".sqlite"):
+        from .sqlite import SqliteEngine
+
+        shared: SharedStore = store
+        return SqliteEngine(transaction=shared.transaction, now=now), store
+    return MemoryEngine(now), None
