@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +12,7 @@ from mamba_agents.workflows import Workflow, WorkflowConfig, WorkflowHooks, Work
 from mamba_agents.workflows.react import ReActConfig, ReActHooks, ReActWorkflow
 from pydantic_ai.toolsets import FunctionToolset
 
-from agent_meter import Meter
+from agent_meter import Meter, install
 from agent_meter.adapters.mamba import MeteredModel, MeteredToolset, MeterWorkflowHooks
 from agent_meter.records import RunRecord, Status, ToolRecord, UsageRecord
 from agent_meter.testing import ErrorReply, RecordingPlugin, Reply, ToolCall
@@ -249,6 +250,20 @@ def test_whatever_goes_wrong_in_the_meter_the_workflow_goes_on(
 
     assert result.success
     assert meter.health()["failures"]
+
+
+@pytest.mark.parametrize("metered", [True, False], ids=["metered model", "hooks alone"])
+@pytest.mark.parametrize("fails", [True, False], ids=["failed step", "step"])
+def test_requests_that_a_transport_tap_sees_are_counted_once(
+    agent: Any, model: Any, loopback: Any, meter: Meter, metered: bool, fails: bool
+) -> None:
+    served = loopback([ASKS_TWO, ErrorReply(500, should_retry=False)] if fails else [ASKS_TWO, ANSWERS, DONE])
+    asked = MeteredModel(model(served), meter) if metered else model(served)
+    with contextlib.closing(install(meter, wire=True)):
+        ReActWorkflow(agent(asked), hooks=MeterWorkflowHooks(meter)).run_sync("Hi")
+
+    assert meter.usage.requests == len(served.requests)
+    assert meter.usage.total_tokens == served.total.total_tokens
 
 
 def test_a_long_life_leaves_nothing_behind(agent: Any, model: Any, loopback: Any, meter: Meter) -> None:

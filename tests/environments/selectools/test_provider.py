@@ -178,6 +178,19 @@ def test_a_stream_is_timed_and_its_tools_are_known(agent: Any, openai: Any, loop
     assert last.time_to_first_token is not None
 
 
+@pytest.mark.parametrize("refusing", [True, False], ids=["provider", "observer"])
+@pytest.mark.parametrize("way", ["run", "astream"])
+def test_a_stream_is_exact_where_it_is_read_as_it_arrives(
+    agent: Any, openai: Any, loopback: Any, meter: Meter, refusing: bool, way: str
+) -> None:
+    served = loopback([DONE])
+    provider = MeteredProvider(openai(served), meter, wire=True) if refusing else openai(served)
+    run(agent(provider, MeterObserver(meter, wire=not refusing), stream=way == "run"), way)
+
+    assert [(r.total_tokens, r.estimated, r.streamed) for r in meter.history()] == [(230, False, True)]
+    meter.shutdown()
+
+
 def test_a_stream_that_is_left_is_cancelled_with_what_was_heard(
     agent: Any, openai: Any, loopback: Any, meter: Meter
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...meter import Meter, default_meter
 from ...records import CANCELLED, ERROR, OK, Call, Kind, Status
+from ...tree import RunTree
 from ..tasks import when_task_ends
 from .mending import mend_usage
 from .runs import FRAMEWORK, Run, current, desk_of, enter, leave
@@ -137,10 +138,16 @@ class MeterWorkflowHooks:
         if run.release is not None:
             run.release()
             run.release = None
+        seen = self._seen_elsewhere(run)
         if messages:
-            record_messages(run, of_last_run(messages))
-        if (error is not None or over) and not run.requests and not self._desk.models:
+            record_messages(run, of_last_run(messages), answers=not seen)
+        if (error is not None or over) and not run.requests and not self._desk.models and not seen:
             record_failure(run, error)
+
+    def _seen_elsewhere(self, run: Run) -> bool:
+        """A transport tap or a wrapped client counts the requests of this step."""
+        tree = self._tree(run)
+        return tree is not None and tree.own.requests > run.requests
 
     def _close_step(self, run: Run, status: Status = OK, error: BaseException | None = None) -> None:
         step, run.step = run.step, None
@@ -191,10 +198,18 @@ class MeterWorkflowHooks:
         else:
             self._finish(run, status, status.value)
 
+    def _tree(self, run: Run) -> RunTree | None:
+        """The step that is going on; None when so much has happened in it that the meter no longer has it."""
+        try:
+            return None if run.step is None else self.meter.tree(run.step.id)
+        except LookupError:
+            return None
+
     def _usage(self, run: Run) -> dict[str, Any]:
-        if run.step is None:
+        tree = self._tree(run)
+        if tree is None:
             return {}
-        usage = self.meter.tree(run.step.id).usage
+        usage = tree.usage
         return {
             "tokens": usage.total_tokens,
             "input_tokens": usage.input_tokens,

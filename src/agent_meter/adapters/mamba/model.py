@@ -27,15 +27,20 @@ class MeteredModel(WrapperModel):  # type: ignore[misc]  # pydantic-ai is not wh
 
     `model` is a `Model` or its name ("openai:gpt-4o"). Failed requests and streams are counted, too. Give it to
     mamba-agents' `Agent(…)` or pydantic-ai's own. Around a `FallbackModel` it counts a request once, whoever answers;
-    to see each attempt, wrap the models inside instead.
+    to see each attempt, wrap the models inside instead. `wire=True` reads what providers answer where it arrives, the
+    SDK's own retries included.
 
     mamba-agents knows no model name of an agent that was given a model, and prices it by its default rate: ask the
     meter for the cost.
     """
 
-    def __init__(self, wrapped: Any, meter: Meter | None = None) -> None:
+    def __init__(self, wrapped: Any, meter: Meter | None = None, *, wire: bool = False) -> None:
         super().__init__(wrapped)
         self.meter = meter if meter is not None else default_meter()
+        if wire:
+            from ..wire import keep_on
+
+            keep_on(self.meter)
         desk_of(self.meter).models.add(self)
         try:
             mend_usage()

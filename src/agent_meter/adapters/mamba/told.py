@@ -15,13 +15,13 @@ from .runs import FRAMEWORK, Run
 NOTHING_TOLD = "mamba-agents tells nothing of what a failed step used"
 
 
-def record_messages(run: Run, messages: list[Any]) -> None:
-    """Record the model calls and tool calls of an agent's run that were not counted before."""
+def record_messages(run: Run, messages: list[Any], *, answers: bool = True) -> None:
+    """Record the model calls (`answers`) and the tool calls of an agent's run that were not counted before."""
     asked: dict[str, tuple[Any, datetime]] = {}
     sent: datetime | None = None
     for place, message in enumerate(messages):
         if getattr(message, "kind", "") == "response":
-            if run.count(message):
+            if run.count(message) and answers:
                 _record_answer(run, messages[:place], message, sent)
             asked.update({part.tool_call_id: (part, message.timestamp) for part in calls_of(message)})
         else:

@@ -38,15 +38,20 @@ class MeterObserver:
     """Tells a meter what selectools' agents do: `AgentConfig(observers=[MeterObserver(meter)])`.
 
     Every model call becomes one record: with its attempt number, replays from selectools' cache as `cached`, failed
-    attempts as errors, streams with estimated usage (selectools drops theirs). Tools, runs, iterations (as steps) and
-    graphs are recorded too. One observer may serve any number of agents, clones and threads.
+    attempts as errors, streams with estimated usage (selectools drops theirs; `wire=True` reads it where it arrives).
+    Tools, runs, iterations (as steps) and graphs are recorded too. One observer may serve any number of agents, clones
+    and threads.
 
     To refuse calls, and to see those of which selectools tells no observer, wrap the provider in `MeteredProvider`.
     """
 
-    def __init__(self, meter: Meter | None = None) -> None:
+    def __init__(self, meter: Meter | None = None, *, wire: bool = False) -> None:
         self.meter = meter if meter is not None else default_meter()
         self._desk = desk_of(self.meter)
+        if wire:
+            from ..wire import keep_on
+
+            keep_on(self.meter)
 
     # -------------------------------------------------------------------------------------------------- runs
 

@@ -26,16 +26,20 @@ class MeteredProvider:
 
     It stands in for the provider it is given in everything else. Counted are announced calls and those of which no
     observer hears: checks of coherence, compressed results, summaries, retries, streams that were left. Streams have
-    no usage in selectools: theirs is estimated, unless a transport tap sees it.
+    no usage in selectools: theirs is estimated, unless `wire=True` reads it where it arrives.
 
     Around a `FallbackProvider` or a `RouterProvider` it counts a request once, whoever answers; to see each attempt,
     wrap the providers inside instead. Nested ones are safe.
     """
 
-    def __init__(self, provider: Any, meter: Meter | None = None) -> None:
+    def __init__(self, provider: Any, meter: Meter | None = None, *, wire: bool = False) -> None:
         meter = meter if meter is not None else default_meter()
         self.__dict__.update(_provider=provider, _meter=meter, _desk=desk_of(meter))
         self._desk.providers.add(self)
+        if wire:
+            from ..wire import keep_on
+
+            keep_on(meter)
 
     @property
     def meter(self) -> Meter:
