@@ -103,11 +103,27 @@ class Embeddings(tap.Ear):
 
     def admit(self, node: Node) -> None:
         """The rate limiter is asked, once for each batch: the first that was not, is sent next."""
+        flight = self._next(node)
+        if flight is not None:
+            self._admit(flight)
+
+    async def aadmit(self, node: Node) -> None:
+        """`admit` where a budget may wait."""
+        flight = self._next(node)
+        if flight is not None and flight.call is not None:
+            flight.opened = True
+            try:
+                await self.meter.aopen(flight.call)
+            except BudgetExceeded:
+                flight.ended = True
+                raise
+
+    def _next(self, node: Node) -> Flight | None:
         for flight in node.flights or ():
             if not flight.opened and not flight.ended:
                 _sending.set(flight)
-                self._admit(flight)
-                return
+                return flight
+        return None
 
     def _admit(self, flight: Flight) -> None:
         call = flight.call

@@ -7,18 +7,25 @@ with their first call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from llama_index.core.rate_limiter import BaseRateLimiter
 from llama_index_instrumentation.span import active_span_id
 
 from .touched import Touched
 
-# Those who are asked, with a span id; they raise `BudgetExceeded`. Replaced as a whole: it is read without a lock.
-guards: tuple[Callable[[str], None], ...] = ()
+# Those who are asked. Replaced as a whole: it is read without a lock.
+guards: tuple[Guard, ...] = ()
 _gated = Touched()
+
+
+class Guard(Protocol):
+    """Raises `BudgetExceeded` when what is about to be sent under a span must not be."""
+
+    def admit(self, span_id: str) -> None: ...
+
+    async def aadmit(self, span_id: str) -> None: ...
 
 
 def _inner(limiter: Any) -> Any:
@@ -32,12 +39,16 @@ class Gate(BaseRateLimiter):
         self.inner = inner
 
     def acquire(self, num_tokens: int = 0) -> None:
-        _ask()
+        span_id = active_span_id.get() or ""
+        for guard in guards:
+            guard.admit(span_id)
         if self.inner is not None:
             self.inner.acquire(num_tokens)
 
     async def async_acquire(self, num_tokens: int = 0) -> None:
-        _ask()
+        span_id = active_span_id.get() or ""
+        for guard in guards:
+            await guard.aadmit(span_id)
         if self.inner is not None:
             await self.inner.async_acquire(num_tokens)
 
@@ -52,13 +63,6 @@ class Gate(BaseRateLimiter):
     def __reduce__(self) -> tuple[Any, ...]:
         # Else LlamaIndex drops the field from what it pickles or copies, and the user's limiter with it.
         return _inner, (self.inner,)
-
-
-def _ask() -> None:
-    span_id = active_span_id.get()
-    if span_id is not None:
-        for guard in guards:
-            guard(span_id)
 
 
 def attach(instance: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.event_handlers import BaseEventHandler
@@ -14,6 +14,9 @@ from ...meter import Meter, default_meter
 from . import gate, probe, requesting, tap
 from .collecting import watch_collector
 from .listener import Listener
+
+if TYPE_CHECKING:
+    from ..wire import Switch
 
 
 class _Events(BaseEventHandler):
@@ -81,11 +84,14 @@ class MeterHandler:
         MeterHandler(meter).register()
 
     or, for a block, `with MeterHandler(meter):`. Registering a meter twice counts once. Without a meter it is the
-    process's `default_meter()`.
+    process's `default_meter()`. With `wire=True`, what the provider's HTTP answers say is joined to each call, and
+    counts, for as long as the handler is registered.
     """
 
-    def __init__(self, meter: Meter | None = None) -> None:
+    def __init__(self, meter: Meter | None = None, *, wire: bool = False) -> None:
         self.meter = meter if meter is not None else default_meter()
+        self._wire = wire
+        self._switches: list[Switch] = []
         self._here = 0
 
     def register(self) -> Self:
@@ -101,6 +107,10 @@ class MeterHandler:
             entry.listener.stay()
             entry.wanted += 1
             self._here += 1
+            if self._wire:
+                from ..wire import switch_on  # on first use: most handlers have no tap
+
+                self._switches.append(switch_on(self.meter))
         return self
 
     def unregister(self) -> None:
@@ -114,6 +124,8 @@ class MeterHandler:
                 return
             self._here -= 1
             entry.wanted -= 1
+            if self._switches:
+                self._switches.pop().close()
             if not entry.wanted:
                 entry.listener.leave(entry.take_away)
 
@@ -139,7 +151,7 @@ def metered(meter: Meter) -> bool:
 def _tell_the_doors() -> None:
     """Who is asked before a call is sent, and who is told of what clients answer."""
     listeners = [entry.listener for entry in _registered.values()]
-    gate.guards = tuple(listener.admit for listener in listeners)
+    gate.guards = tuple(listeners)
     tap.ears = tuple(listener.embeddings for listener in listeners)
     probe.ears = tuple(listener.embeddings.hit for listener in listeners)
     watch_collector(bool(listeners))

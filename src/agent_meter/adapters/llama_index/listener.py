@@ -127,6 +127,20 @@ class Listener:
         except Exception as error:
             self._caught("rate limiter", error)
 
+    async def aadmit(self, span_id: str) -> None:
+        try:
+            node = self.nodes.find(span_id)
+            if node is None or node.id != span_id:
+                return
+            if node.role is Role.EMBED:
+                await self.embeddings.aadmit(node)
+            elif (flight := node.flight()) is not None:
+                await self.models.aadmit(flight)
+        except BudgetExceeded:
+            raise
+        except Exception as error:
+            self._caught("rate limiter", error)
+
     def stay(self) -> None:
         self._leaving = None
 
@@ -167,7 +181,7 @@ class Listener:
             gate.attach(instance)
             self.embeddings.listen(instance, method)
         elif role is Role.STRUCTURED:
-            self._silent.entered(node, tags)
+            self._silent.entered(node, arguments, instance, tags)
         elif role is Role.TOOL:
             self._tool(node, arguments, instance, tags)
         elif role is Role.STEP:

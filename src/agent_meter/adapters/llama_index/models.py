@@ -60,6 +60,7 @@ class Models:
         if around is not None and around.call is not None and not around.ended:
             call = flight.call = around.call
             flight.opened, around.call = around.opened, None
+            flight.denial = around.denial
             if call.model != model:
                 call.model = model
                 if flight.opened:
@@ -87,16 +88,37 @@ class Models:
 
     def admit(self, flight: Flight) -> None:
         """Ask the guards, once. Raises `BudgetExceeded`, and then the call is over."""
+        call = self._asking(flight)
+        if call is not None:
+            try:
+                self.meter.open(call)
+            except BudgetExceeded:
+                self._denied(flight)
+                raise
+
+    async def aadmit(self, flight: Flight) -> None:
+        """`admit` where a budget may wait."""
+        call = self._asking(flight)
+        if call is not None:
+            try:
+                await self.meter.aopen(call)
+            except BudgetExceeded:
+                self._denied(flight)
+                raise
+
+    def _asking(self, flight: Flight) -> Call | None:
+        if flight.denial is not None:
+            self._denied(flight)
+            raise flight.denial
         call = flight.call
         if flight.opened or call is None or flight.ended:
-            return
+            return None
         flight.opened = True
-        try:
-            self.meter.open(call)
-        except BudgetExceeded:
-            flight.ended = True
-            self._flights.pop(flight.span_id, None)
-            raise
+        return call
+
+    def _denied(self, flight: Flight) -> None:
+        flight.ended = True
+        self._flights.pop(flight.span_id, None)
 
     def _open_late(self, flight: Flight) -> None:
         """No rate limiter was asked, so nobody could refuse: what is sent is counted, whatever the guards say."""
@@ -218,7 +240,8 @@ class Models:
             notes=found.notes,
         )
         meter.record_passes(call, found.passes, response_model=found.response_model)
-        if found.without_usage and flight.streamed and status is OK and not call.wire:
+        seen = call.wire is not None and call.wire.told
+        if found.without_usage and flight.streamed and status is OK and not seen:
             self._warn(str(call.model or "A model"))
         flight.asked = flight.last = None
         flight.params, flight.told = EMPTY, []
@@ -236,13 +259,16 @@ class Models:
         )
 
 
+_ASKING = (Role.ASK, Role.STRUCTURED)
+
+
 def ask_below(node: Node) -> Flight | None:
     """Tell every span around that a model is asked inside of it; the flight of the nearest one that asks itself."""
     around: Flight | None = None
     above = node.parent
     while above is not None:
         above.asked = True
-        if around is None and above.role is Role.ASK and above.flights:
+        if around is None and above.flights and above.role in _ASKING:
             around = above.flight()
         above = above.parent
     return around

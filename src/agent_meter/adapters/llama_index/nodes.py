@@ -48,6 +48,7 @@ class Flight(msgspec.Struct, eq=False, weakref=True):
     call: Call | None
     opened: bool = False
     ended: bool = False
+    denial: BaseException | None = None  # it was refused where nobody could be told
     asked: Any = None  # messages, a prompt, texts: for an estimate
     params: Mapping[str, Any] = {}
     last: Any = None  # the newest chunk; its text is all that was said so far

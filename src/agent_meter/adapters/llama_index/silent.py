@@ -13,6 +13,7 @@ from typing import Any
 
 from llama_index.core.llms.llm import LLM
 
+from ...errors import BudgetExceeded
 from ...handles import status_of
 from ...meter import Meter
 from ...records import EMPTY, ERROR, OK, Call, Kind, Status, TokenUsage
@@ -20,7 +21,7 @@ from ...tokens import estimate_prompt, estimate_tokens
 from ..failing import UNSEEN, never_answered
 from .asking import attribute, model_of
 from .models import FRAMEWORK, ask_below
-from .nodes import Node, Nodes, frame_of
+from .nodes import Flight, Node, Nodes, frame_of
 
 SILENT = "the integration asked its client directly and told nothing of the answer; tokens are estimated"
 
@@ -34,14 +35,35 @@ class Silent:
         self._warned: set[str] = set()
         self._streams: dict[str, tuple[Node, Any, Any]] = {}  # what is read later, with its class and its arguments
 
-    def entered(self, node: Node, tags: Any) -> None:
+    def entered(self, node: Node, arguments: Mapping[str, Any], instance: Any, tags: Any) -> None:
         node.tags = tags
         node.started = self._meter.monotonic()
+        if not self._meter.joining.taps or not overrides(instance, node.name):
+            return
+        # A tap will see the request: it must be announced. A model that asks by `chat` after all takes the call over.
+        around = ask_below(node)
+        flight = Flight(node.id, node, None)
+        if around is not None and around.call is not None:
+            flight.call, around.call = around.call, None
+            flight.opened, flight.denial = around.opened, around.denial
+        else:
+            model = model_of(instance, EMPTY, arguments.get("llm_kwargs") or EMPTY)
+            flight.call = Call(Kind.LLM, model=model, parent=node.call, framework=FRAMEWORK)
+            attribute(flight.call, tags)
+            flight.opened = True
+            try:
+                self._meter.open(flight.call)
+            except BudgetExceeded as error:
+                flight.call, flight.denial = None, error
+        node.flights = [flight]
 
     def answered(self, node: Node, arguments: Mapping[str, Any], instance: Any, result: Any) -> None:
         if not overrides(instance, node.name):
             return
         if frame_of(result) is not None:
+            flight = node.flight()
+            if flight is not None and flight.call is not None:
+                self._meter.detach(flight.call)
             self._streams[node.id] = (node, instance, arguments)
             self._nodes.flows(node, result, self._read_to_its_end)
         elif not node.asked:
@@ -69,13 +91,14 @@ class Silent:
         status: Status,
         error: BaseException | None,
     ) -> None:
-        around = ask_below(node)
+        around = node.flight() or ask_below(node)
         model = model_of(instance, EMPTY, arguments.get("llm_kwargs") or EMPTY)
         usage: TokenUsage | None = None
         notes: tuple[str, ...] = ()
         if status is not ERROR:
             usage, notes = self._guess(arguments, result, model.name), (SILENT,)
-            self._warn(str(model))
+            if not self._meter.joining.taps:
+                self._warn(str(model))
         elif error is not None and not never_answered(error):
             notes = UNSEEN
         error_type = None if error is None else type(error).__name__
