@@ -243,7 +243,7 @@ class Models:
         seen = call.wire is not None and call.wire.told
         if found.without_usage and flight.streamed and status is OK and not seen:
             self._warn(str(call.model or "A model"))
-        flight.asked = flight.last = None
+        flight.asked = flight.last = call.prompt = None
         flight.params, flight.told = EMPTY, []
         if unread is not None:
             raise unread
