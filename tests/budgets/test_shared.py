@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from tests.budgets.test_budgets import GPT, until_denied
 
 from agent_meter import Budget, BudgetExceeded, Call, Kind, Meter, Status, TokenUsage
+from agent_meter.budgets import plugin
 from agent_meter.budgets.sqlite import SqliteEngine
 from agent_meter.records import Reserve
 from agent_meter.testing import RecordingPlugin
@@ -23,12 +23,10 @@ from agent_meter.testing import RecordingPlugin
 CENT = TokenUsage(1000, 750)
 
 
-@pytest.fixture(params=["ledger", "beside"])
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """Where the budgets of a meter are: in the ledger, or in a file of their own."""
-    if request.param == "ledger":
-        return {"store": str(tmp_path / "meter.db")}
-    return {"budget_engine": str(tmp_path / "budgets.db")}
+ALL = ["ledger", "sqlite", "postgres", "postgres-ledger", "redis"]
+everywhere = pytest.mark.parametrize("where", ALL, indirect=True)
+in_files = pytest.mark.parametrize("where", ["ledger", "sqlite"], indirect=True)
+each_kind = pytest.mark.parametrize("where", ["ledger", "postgres-ledger", "redis"], indirect=True)
 
 
 def held(meter: Meter, **options: Any) -> Call:
@@ -37,6 +35,7 @@ def held(meter: Meter, **options: Any) -> Call:
     return meter.open(call)
 
 
+@everywhere
 def test_two_meters_share_a_limit_and_a_third_finds_what_they_used(where: dict[str, Any]) -> None:
     budgets = [Budget("x", usd="0.10", per="total")]
     with Meter(budgets=budgets, **where) as one, Meter(budgets=budgets, **where) as two:
@@ -55,6 +54,7 @@ def test_two_meters_share_a_limit_and_a_third_finds_what_they_used(where: dict[s
         assert until_denied(three)[0] == 0
 
 
+@everywhere
 def test_alerts_come_once_whoever_crosses_the_threshold(where: dict[str, Any]) -> None:
     told = RecordingPlugin()
     budgets = [Budget("x", usd="0.10", per="total")]
@@ -84,6 +84,7 @@ def test_what_is_settled_is_in_the_ledgers_transaction(tmp_path: Path) -> None:
         assert meter.health()["budgets"]["unsettled"] == 0
 
 
+@everywhere
 def test_a_call_that_is_given_up_and_answers_late_is_corrected(where: dict[str, Any]) -> None:
     with Meter(budgets=[Budget("x", usd=1, per="total")], **where) as meter:
         call = held(meter)
@@ -97,6 +98,7 @@ def test_a_call_that_is_given_up_and_answers_late_is_corrected(where: dict[str, 
         assert (meter.budgets.status("x").used, meter.budgets.status("x").reserved) == (Decimal("0.002"), 0)
 
 
+@everywhere
 def test_what_a_person_sets_in_the_store_goes_before_the_code(where: dict[str, Any]) -> None:
     with Meter(budgets=[Budget("x", requests=1, per="total")], **where) as meter:
         assert until_denied(meter)[0] == 1
@@ -112,6 +114,7 @@ def test_what_a_person_sets_in_the_store_goes_before_the_code(where: dict[str, A
         assert len(meter.budgets) == 0
 
 
+@in_files
 def test_a_budget_in_the_store_that_nobody_can_read_changes_nothing(where: dict[str, Any]) -> None:
     with Meter(budgets=[Budget("x", requests=1)], **where) as meter:
         meter.budgets.engine.keep("y", "set", '{"name": "y", "colour": ["red"]}')
@@ -122,6 +125,7 @@ def test_a_budget_in_the_store_that_nobody_can_read_changes_nothing(where: dict[
         assert meter.health()["failures"]["budgets"] == {"look up": 2}
 
 
+@everywhere
 async def test_async_code_asks_a_shared_budget_without_holding_up_its_loop(where: dict[str, Any]) -> None:
     with Meter(budgets=[Budget("x", usd="0.02", per="total")], **where) as meter:
         for _ in range(2):
@@ -135,6 +139,7 @@ async def test_async_code_asks_a_shared_budget_without_holding_up_its_loop(where
         assert meter.budgets.status("x").reserved == 0
 
 
+@everywhere
 def test_a_forked_child_shares_the_budget(where: dict[str, Any]) -> None:
     with Meter(budgets=[Budget("x", requests=4, per="total")], **where) as meter:
         until_denied(meter, 2)
@@ -171,110 +176,132 @@ def test_a_file_that_cannot_be_had_denies_and_raises_nothing_else(tmp_path: Path
 
 # ---------------------------------------------------------------------------------------------------- processes
 
-WORKER = """
-import os, random, sys
-from agent_meter import Budget, BudgetExceeded, Call, Kind, Meter, Model, TokenUsage
-from agent_meter.records import Reserve
-import agent_meter.budgets.plugin as plugin
-plugin.HOLD_TTL = {ttl}
-where, calls, limit = {where!r}, {calls}, {limit!r}
-of = dict(day={{}}, week={{"agent": "*"}}, month={{"user": "u"}}, year={{"model": "gpt-4o"}}, total={{}})
-budgets = [Budget("x" if per == "total" else per, usd=limit, per=per, **scope) for per, scope in of.items()]
-meter = Meter(budgets=budgets, **where)
-print("ready", flush=True)
-sys.stdin.readline()
-chance, denied = random.Random(os.getpid()), 0
-for number in range(calls):
-    call = Call(Kind.LLM, model=Model("openai", "gpt-4o"))
-    call.reserve, call.agent, call.user = Reserve(1000, 750), "a", "u"
-    try:
-        meter.open(call)
-    except BudgetExceeded:
-        denied += 1
-        if denied > 20: break
-        continue
-    os.write(1, b"sent\\n")
-    meter.close(call, TokenUsage(1000, chance.randint(1, 750)))
-meter.shutdown()
-print("done", flush=True)
-"""
+
+class Worker:
+    """A forked process that makes calls against five limits, and says of each that it was sent."""
+
+    def __init__(self, where: dict[str, Any], calls: int, limit: str) -> None:
+        self._hear, say = os.pipe()
+        wait, self._go = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                os.read(wait, 1)
+                self._work(where, calls, limit, say)
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(say)
+        os.close(wait)
+
+    @staticmethod
+    def _work(where: dict[str, Any], calls: int, limit: str, say: int) -> None:
+        plugin.HOLD_TTL = 500 if calls > 10_000 else 300_000
+        of: dict[str, dict[str, str]] = {
+            "day": {}, "week": {"agent": "*"}, "month": {"user": "u"}, "year": {"model": "gpt-4o"}, "total": {},
+        }  # fmt: skip
+        budgets = [Budget(per, usd=limit, per=per, **scope) for per, scope in of.items()]
+        chance, denied = random.Random(os.getpid()), 0
+        with Meter(budgets=budgets, **where) as meter:
+            for _ in range(calls):
+                call = Call(Kind.LLM, model=GPT)
+                call.reserve, call.agent, call.user = Reserve(1000, 750), "a", "u"
+                try:
+                    meter.open(call)
+                except BudgetExceeded:
+                    denied += 1
+                    if denied > 20:
+                        break
+                    continue
+                os.write(say, b".")
+                meter.close(call, TokenUsage(1000, chance.randint(1, 750)))
+
+    def go(self) -> None:
+        os.write(self._go, b"!")
+
+    def kill_after(self, sent: int) -> None:
+        while sent > 0 and (heard := os.read(self._hear, sent)):
+            sent -= len(heard)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self._hear)
+        os.close(self._go)
+
+    def sent(self) -> int:
+        """How many calls were sent; waits for the end."""
+        count = 0
+        while heard := os.read(self._hear, 65536):
+            count += len(heard)
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self._hear)
+        os.close(self._go)
+        assert os.waitstatus_to_exitcode(status) == 0
+        return count
 
 
-def start(where: dict[str, str], calls: int, limit: str, ttl: int = 300_000) -> subprocess.Popen[str]:
-    program = WORKER.format(where=where, calls=calls, limit=limit, ttl=ttl)
-    return subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def go(workers: list[subprocess.Popen[str]]) -> None:
+def check_race(where: dict[str, Any], limit: str, calls: int) -> None:
+    workers = [Worker(where, calls, limit) for _ in range(8)]
     for worker in workers:
-        assert worker.stdout is not None
-        line = worker.stdout.readline()
-        assert line == "ready\n", (line, worker.communicate()[1])
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("\n")
-        worker.stdin.flush()
+        worker.go()
+    sent = sum(worker.sent() for worker in workers)
 
-
-def end(workers: list[subprocess.Popen[str]]) -> int:
-    """How many calls were sent."""
-    sent = 0
-    for worker in workers:
-        out, errors = worker.communicate(timeout=100)
-        assert not errors, errors
-        sent += out.count("sent")
-    return sent
-
-
-@pytest.mark.timeout(120)
-def test_eight_processes_never_pass_a_limit_and_use_nearly_all_of_it(where: dict[str, str]) -> None:
-    workers = [start(where, 400, "1.00") for _ in range(8)]
-    go(workers)
-    sent = end(workers)
-
-    with Meter(budgets=[Budget("x", usd="1.00", per="total")], **where) as meter:  # type: ignore[arg-type]
-        status = meter.budgets.status("x")
-        assert sent > 100
-        assert Decimal("0.99") < status.used <= Decimal("1.00")
+    with Meter(budgets=[Budget("total", usd=limit, per="total")], **where) as meter:
+        status = meter.budgets.status("total")
+        assert Decimal(limit) - Decimal("0.01") < status.used <= Decimal(limit)  # unused: less than one estimate
         assert status.reserved == 0
         if "store" in where:
             assert meter.usage.cost_usd == status.used
             assert meter.usage.requests == sent
 
 
-def killed(where: dict[str, str], kills: int, calls: int = 60) -> Any:
-    """Kill the holders in the middle of their work; how the budget stands when their time is up."""
-    for _ in range(kills):
-        workers = [start(where, 100_000, "1000", ttl=500) for _ in range(2)]
-        go(workers)
+def check_kills(where: dict[str, Any], kills: int) -> None:
+    with Meter(**where):
+        pass
+    for number in range(kills):
+        workers = [Worker(where, 100_000, "1000") for _ in range(2)]
         for worker in workers:
-            assert worker.stdout is not None
-            for _ in range(calls):
-                worker.stdout.readline()
-            worker.send_signal(signal.SIGKILL)
-            worker.communicate()
-    with Meter(budgets=[Budget("x", usd="1000", per="total")], **where) as meter:  # type: ignore[arg-type]
+            worker.go()
+        for worker in workers:
+            worker.kill_after(20 + number % 7)
+
+    with Meter(budgets=[Budget("total", usd="1000", per="total")], **where) as meter:
         time.sleep(0.6)
         meter.budgets.engine.expire()
-        return meter.budgets.status("x")
-
-
-@pytest.mark.timeout(120)
-def test_what_a_killed_process_held_is_charged_and_nothing_stays_held(where: dict[str, str]) -> None:
-    status = killed(where, kills=2)
-
-    assert status.reserved == 0
-    assert status.used > Decimal("0.6")
-    if "store" in where:
-        with Meter(**where) as meter, sqlite3.connect(where["store"]) as db:  # type: ignore[arg-type]
-            charged = db.execute("SELECT COUNT(*) FROM budget_hold WHERE charged IS NOT NULL").fetchone()[0]
+        status = meter.budgets.status("total")
+        assert status.reserved == 0
+        assert status.used > Decimal("0.05") * kills
+        if meter.store is not None:
+            store: Any = meter.store
+            with store.transaction() as db:
+                ((charged,),) = db.execute("SELECT COUNT(*) FROM budget_hold WHERE charged IS NOT NULL").fetchall()
             cost = meter.usage.cost_usd
             assert cost is not None
             # Exactly: the ledger, and a cent for each call that was held when its process died.
             assert status.used == cost + charged * Decimal("0.01")
+
+
+@each_kind
+@pytest.mark.timeout(120)
+def test_eight_processes_never_pass_a_limit_and_use_nearly_all_of_it(where: dict[str, Any]) -> None:
+    check_race(where, "0.50", 200)
+
+
+@each_kind
+@pytest.mark.timeout(120)
+def test_what_a_killed_process_held_is_charged_and_nothing_stays_held(where: dict[str, Any]) -> None:
+    check_kills(where, 2)
+
+
+@everywhere
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_eight_processes_with_a_thousand_calls_each(where: dict[str, Any]) -> None:
+    check_race(where, "20.00", 1000)
+
+
+@everywhere
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_a_hundred_kills(where: dict[str, Any]) -> None:
+    check_kills(where, 50)  # of two processes each

@@ -25,21 +25,32 @@ def open_engine(where: Any, store: Any, now: Callable[[], float]) -> tuple[Engin
     name = os.fspath(where)
     if name in ("memory", ":memory:"):
         return MemoryEngine(now), None
+    if name.startswith(("postgresql://", "postgres://")):
+        from .postgres import PostgresEngine
+
+        return PostgresEngine(name), None
+    if name.startswith(("redis://", "rediss://", "unix://")):
+        from .redis import RedisEngine
+
+        return RedisEngine(name), None
     if name.startswith("sqlite:///"):
         name = name.removeprefix("sqlite:///")
     elif "://" in name:
-        raise BudgetError(f"budget_engine is a file, sqlite:///path or 'memory', not {name!r}")
+        raise BudgetError(f"budget_engine is a file, postgresql://…, redis://… or 'memory', not {name!r}")
     from .sqlite import SqliteEngine
 
     return SqliteEngine(name, now=now), None
 
 
 def _beside(store: Any, now: Callable[[], float]) -> tuple[Engine, Any]:
-    from ..store import SharedStore
-
-    if store is not None and type(store).__module__.endswith(".sqlite"):
+    """In the ledger, where it can hold counters; its module tells of which kind it is, for no driver is loaded here."""
+    kind = type(store).__module__.rpartition(".")[2] if hasattr(store, "transaction") else ""
+    if kind == "sqlite":
         from .sqlite import SqliteEngine
 
-        shared: SharedStore = store
-        return SqliteEngine(transaction=shared.transaction, now=now), store
+        return SqliteEngine(transaction=store.transaction, now=now), store
+    if kind == "postgres":
+        from .postgres import PostgresEngine
+
+        return PostgresEngine(transaction=store.transaction), store
     return MemoryEngine(now), None

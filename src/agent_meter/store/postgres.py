@@ -154,7 +154,9 @@ class PostgresStore(Upkeep, Reading, Ledger):
 
     def _version(self, db: PostgresDatabase) -> tuple[int, int]:
         """The schema of the ledger, and whose library may write to it; 0 when there is none."""
-        if db.rows("SELECT to_regclass('meta'), to_regclass('record')") == [(None, None)]:
+        # From the catalogue, by this statement's snapshot: `to_regclass` may answer from before the lock was had.
+        found = "SELECT 1 FROM pg_tables WHERE schemaname = ANY(current_schemas(false)) AND tablename IN (?, ?)"
+        if not db.rows(found, ("meta", "record")):
             return 0, 0
         try:
             values = dict(db.rows("SELECT name, value FROM meta WHERE name IN ('schema', 'readable_by')"))
