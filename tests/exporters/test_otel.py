@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent_meter import Meter
+from agent_meter import Budget, Meter
 from agent_meter.exporters import otel
 from agent_meter.exporters.names import METRICS, SEMCONV, TOKEN_COUNTERS
 from agent_meter.exporters.otel import OpenTelemetryMetrics
@@ -320,6 +320,21 @@ def test_an_unpriced_call_has_no_cost_on_its_span():
 
     assert found["agent_meter.cost.status"] == "unpriced"
     assert "gen_ai.usage.cost" not in found
+
+
+def test_the_tightest_budget_is_put_beside_the_cost_as_of_the_last_collection():
+    reader = InMemoryMetricReader()
+    meter = Meter(
+        [OpenTelemetryMetrics(MeterProvider([reader]))], budgets=[Budget("daily", usd=10), Budget("loose", usd=1000)]
+    )
+    meter.record_usage(model="gpt-4o", provider="openai", input_tokens=1_000_000)
+    reader.get_metrics_data()
+    tracer = TracerProvider().get_tracer("host")
+    with tracer.start_as_current_span("chat", attributes={"gen_ai.operation.name": "chat"}) as span:
+        meter.record_usage(model="gpt-4o", provider="openai", input_tokens=1)
+    found = dict(span.attributes or {})  # type: ignore[attr-defined]
+
+    assert (found["agent_meter.budget.name"], found["agent_meter.budget.used_ratio"]) == ("daily", 0.25)
 
 
 def test_what_is_neither_family_is_refused():

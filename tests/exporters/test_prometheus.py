@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent_meter import Meter
+from agent_meter import Budget, Meter
 from agent_meter.exporters import export
 from agent_meter.exporters.figures import MAX_AGENTS, MAX_SERIES
 from agent_meter.exporters.names import METRICS
@@ -180,25 +180,30 @@ def test_an_export_of_records_has_the_sums_of_the_meter(tmp_path: Path):
     assert total(scraped, "agent_meter_run_iterations_sum") == 2
 
 
-def test_a_budget_is_scraped_by_its_name_alone(metered: tuple[Meter, PrometheusMetrics]):
-    class Standing:
-        def __init__(self, used: int) -> None:
-            self.name, self.unit, self.limit, self.used, self.reserved = "daily", "usd", Decimal(20), used, 1
+def test_a_budget_is_scraped_by_its_name_alone_at_its_tightest():
+    metrics = PrometheusMetrics()
+    meter = Meter([metrics], budgets=[Budget("each user", usd=20, tokens=5_000_000, user="*")])
+    for user, tokens in (("ada", 2_000_000), ("bob", 1_000_000)):
+        meter.record_usage(model="gpt-4o", provider="openai", input_tokens=tokens, user=user)
+    text = metrics.text()
+    found = samples(text)
 
-    meter, metrics = metered
-    meter.status = lambda: [Standing(5), Standing(15)]  # type: ignore[attr-defined]  # of two users
-    found = samples(metrics.text())
+    assert found["agent_meter_budget_used"] == [
+        ({"budget": "each user", "unit": "usd"}, 5.0),
+        ({"budget": "each user", "unit": "tokens"}, 2_000_000.0),
+    ]
+    assert found["agent_meter_budget_used_ratio"][0] == ({"budget": "each user", "unit": "usd"}, 0.25)
+    assert "ada" not in text
 
-    assert found["agent_meter_budget_used"] == [({"budget": "daily", "unit": "usd"}, 15.0)]
-    assert found["agent_meter_budget_used_ratio"] == [({"budget": "daily", "unit": "usd"}, 0.75)]
 
-
-def test_a_budget_store_that_is_down_does_not_take_the_scrape_with_it(metered: tuple[Meter, PrometheusMetrics]):
+def test_a_budget_store_that_is_down_does_not_take_the_scrape_with_it(
+    metered: tuple[Meter, PrometheusMetrics], monkeypatch: pytest.MonkeyPatch
+):
     def down() -> list[Any]:
         raise OSError("no route to host")
 
     meter, metrics = metered
-    meter.status = down  # type: ignore[attr-defined]
+    monkeypatch.setattr(meter.budgets, "status", down)
     meter.record_usage(model="gpt-4o")
 
     assert total(samples(metrics.text()), "agent_meter_calls_total") == 1
