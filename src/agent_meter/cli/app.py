@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import count, demo, export, ledger, prices, report, rules, whatif
+from . import count, demo, doctor, export, history, ledger, prices, report, repricing, rules, upkeep, whatif
 from .fence import Commands, say
 
 app = typer.Typer(
@@ -50,6 +50,17 @@ app.command("weekly")(report.weekly)
 app.command("monthly")(report.monthly)
 app.command("sessions")(report.sessions)
 app.command("top-spenders")(report.top_spenders)
+app.command("tools")(history.tools)
+app.command("history")(history.history)
+app.command("tail")(history.tail)
+app.command("runs")(history.runs)
+app.command("explain")(history.explain)
+app.command("doctor")(doctor.doctor)
+app.command("statusline")(doctor.statusline)
+app.command("reprice")(repricing.reprice)
+app.command("reconcile")(repricing.reconcile)
+app.command("prune")(upkeep.prune)
+app.command("verify")(upkeep.verify)
 app.command("export")(export.export)
 app.command("import")(export.import_)
 app.add_typer(prices.app, name="prices")

@@ -104,12 +104,15 @@ def there_is_one() -> bool:
 
 
 @contextmanager
-def ledger(name: str, *, writing: bool = False) -> Iterator[Store]:
-    """The store that is meant, open to read unless it is written to. A usage error when there is none to read."""
+def ledger(name: str, *, writing: bool = False, existing: bool = False) -> Iterator[Store]:
+    """The store that is meant, open to read unless it is written to.
+
+    A usage error when there is none to read, or none to change (`existing`).
+    """
     from ..store import open_store
 
     name = name or os.environ.get(VARIABLE, "") or DEFAULT
-    if "://" not in name and not writing and not Path(name).is_file():
+    if "://" not in name and (existing or not writing) and not Path(name).is_file():
         raise typer.BadParameter(
             f"no store {name!r}; name one here or in {VARIABLE}. A program keeps one with Meter(store={name!r}).",
             param_hint="'--store'",

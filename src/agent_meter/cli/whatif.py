@@ -12,7 +12,9 @@ from msgspec.structs import replace
 
 from ..records import FrozenMap, TokenUsage
 from .fence import At, Json, Provider, fail, moment, print_json
+from .ledger import Since, StoreOption, Until
 from .prices import Unknown, price_book, unknown
+from .repricing import PriceList, whatif_ledger
 
 if TYPE_CHECKING:
     from ..pricing.whatif import WhatIf
@@ -34,7 +36,10 @@ def _number(text: str) -> int:
 
 
 def whatif(
-    model: Annotated[list[str], typer.Option(metavar="NAME", help="A model; repeat it to compare.")],
+    model: Annotated[
+        list[str],
+        typer.Option(metavar="NAME", help="A model; repeat it to compare. OLD=NEW: the ledger's calls of OLD by NEW."),
+    ],
     input: Annotated[int | None, _tokens("Input tokens of a call, cached ones included.")] = None,
     output: Annotated[int | None, _tokens("Output tokens of a call, reasoning included.")] = None,
     cache_read: Annotated[int, _tokens("Of the input: read from the prompt cache.")] = 0,
@@ -58,12 +63,22 @@ def whatif(
     cached_share: Annotated[str, typer.Option(metavar="SHARE", help="How much of its input is read from cache.")] = "0",
     provider: Provider = "",
     at: At = "",
+    store: StoreOption = "",
+    since: Since = "",
+    until: Until = "",
+    price_list: PriceList = "",
     json: Json = False,
 ) -> None:
     """What calls would cost: the tokens of one call given, the models side by side.
 
-    Either --input and --output, or --tokens with --output-share.
+    Either --input and --output, or --tokens with --output-share. With --model OLD=NEW, the past instead: what the
+    calls in the store cost, and what they would have cost with another model.
     """
+    if any("=" in name for name in model):
+        whatif_ledger(
+            _named(model, "--model", str, "gpt-4o=gpt-4o-mini"), store, since, until, price_list, provider, json
+        )
+        return
     when = moment(at)
     parts = (cache_read, cache_write, cache_write_1h, reasoning, input_audio, output_audio, input_image, output_image)
     if tokens is not None:

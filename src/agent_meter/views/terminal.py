@@ -50,6 +50,12 @@ def table(*columns: str, right: Iterable[str] = ()) -> Table:
     return made
 
 
+def unfolded(made: Table, *names: str) -> None:
+    """Columns that stay on one line, so that only names are folded where there is no room."""
+    for column in made.columns:
+        column.no_wrap = column.header in names
+
+
 def pairs(rows: Iterable[tuple[RenderableType, RenderableType]]) -> RenderableType:
     """Labels and what they say, indented by two."""
     made = Table.grid(padding=(0, 2))
