@@ -30,6 +30,9 @@ class Told(NamedTuple):
     known: bool  # whether the card that priced the call is at hand
 
 
+_DIRECTIONS = {"input": 0, "output": 1}
+
+
 def explain(record: Record, prices: PriceBook) -> Told:
     if not isinstance(record, UsageRecord) or record.usage is None:
         return Told(record, (), "", "", None, False)
@@ -38,6 +41,7 @@ def explain(record: Record, prices: PriceBook) -> Told:
     pick = rates.pick(record.started_at, usage.context)
     same = pick is not None and pick.card.card_id == cost.card_id
     lines = tuple(rates.lines(usage, record.started_at, usage.context)) if same else ()
+    lines = tuple(sorted(lines, key=lambda line: _DIRECTIONS.get(line.direction, 2)))
     if cost.list_pico is not None and sum(line.pico for line in lines) != cost.list_pico:
         lines = ()
     shown = show(prices, record.model, provider=record.provider, at=record.started_at)

@@ -122,7 +122,7 @@ def reconciled(found: Sequence[Compared], range: str) -> Iterator[RenderableType
     yield title(f"ours and theirs · {range} (UTC)")
     yield ""
     money_too = any(one.theirs_pico is not None for one in found)
-    tokens_too = any(one.theirs_tokens is not None for one in found)
+    tokens_too = not money_too
     numbers = [
         *(["our tokens", "theirs"] if tokens_too else []),
         *(["ours", "official", "diff"] if money_too else []),
