@@ -14,8 +14,8 @@ from selectools.providers.stubs import LocalProvider
 
 from agent_meter import Budget, BudgetExceeded, Meter, hookimpl
 from agent_meter.adapters.selectools import MeteredProvider, MeterObserver
-from agent_meter.records import Call, Denial, Kind, Status
-from agent_meter.testing import ErrorReply, Reply, ToolCall
+from agent_meter.records import Call, Denial, Kind, RunRecord, Status, ToolRecord
+from agent_meter.testing import ErrorReply, RecordingPlugin, Reply, ToolCall
 
 ASKS = Reply(tool_calls=[ToolCall("search", {"query": "pluggy"})], input_tokens=100, output_tokens=20)
 DONE = Reply("done", input_tokens=200, output_tokens=30)
@@ -166,6 +166,31 @@ def test_requests_that_no_observer_hears_of_are_counted_in_their_run(
     assert len(served.requests) == 3
     assert meter.usage.total_tokens == served.total.total_tokens
     assert len({r.run_id for r in meter.history()}) == 1
+
+
+def test_what_a_tool_asks_a_provider_itself_is_the_tools_and_may_be_cancelled_alone(
+    agent: Any, openai: Any, loopback: Any, meter: Meter
+) -> None:
+    slow = loopback([Reply("late", delay=1.0)])
+    provider = MeteredProvider(openai(loopback([ASKS, DONE])), meter)
+    inner = MeteredProvider(openai(slow), meter)
+
+    @tool(name="search", description="Ask somebody who is slow.")
+    async def ask(query: str) -> str:
+        await inner.acomplete(**ASKED)
+        return query
+
+    meter.register(heard := RecordingPlugin())
+    asyncio.run(agent(provider, MeterObserver(meter), tools=[ask], tool_timeout_seconds=0.1).arun("Hi"))
+    (called,) = [r for r in heard.records if isinstance(r, ToolRecord)]
+    (root,) = [r for r in heard.records if isinstance(r, RunRecord) and r.parent_id is None]
+
+    assert [(r.status, r.parent_id == called.id) for r in meter.history()] == [
+        (Status.OK, False),
+        (Status.CANCELLED, True),
+        (Status.OK, False),
+    ]
+    assert (called.error_type, root.status) == ("TimeoutError", Status.OK)
 
 
 def test_a_stream_is_timed_and_its_tools_are_known(agent: Any, openai: Any, loopback: Any, meter: Meter) -> None:

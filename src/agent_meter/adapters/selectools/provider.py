@@ -142,7 +142,7 @@ class MeteredProvider:
         else:
             flight.failed(error)
         run = flight.run
-        if run is not None and not isinstance(error, Exception):
+        if run is not None and flight.taken and not isinstance(error, Exception):
             run.lost(Status.CANCELLED)  # of which selectools tells nobody
 
 

@@ -49,8 +49,11 @@ class Flight:
         """The call, not opened yet. `unguarded`: it is only told of, and nobody could stop it."""
         call = Call(Kind.LLM, model=model_of(provider, self.prompt.model), framework=FRAMEWORK)
         call.attempt, call.unguarded = self.attempt, unguarded
-        if self.run is not None and self.run.meter is self.meter:
-            call.parent = self.run.holder
+        run, here = self.run, attribution.running.get()
+        if run is not None and run.meter is self.meter:
+            # What a tool asks a provider by itself is the tool's; all else that is not announced is the step's.
+            inside = not self.taken and here is not None and here.run_id == run.call.id and not here.done
+            call.parent = here if inside else run.holder
         if self.meter.wants_content:
             call.content = self.prompt.messages
         self.call = call
@@ -201,6 +204,8 @@ class Desk:
             if len(self.runs) >= SWEEP_AT:
                 for lost in [known for known in self.runs.values() if known.call.done]:
                     del self.runs[lost.id]
+                for flight in [flight for flight in self.announced.values() if flight.run and flight.run.call.done]:
+                    self.withdraw(flight)
             self.runs[run.id] = run
 
     def drop(self, run: Run) -> None:
