@@ -1,8 +1,10 @@
-"""A LangChain agent, metered live. Needs no API key and no network: `make demo`.
+"""A LangChain agent, metered live, and a runaway one, stopped at ten cents. No API key, no network: `make demo`.
 
 The clients are the real ones (`ChatOpenAI`, `ChatAnthropic`) and so is the HTTP; only the provider is a small server
 on 127.0.0.1 that answers from a script. Point `base_url` at the real ones and nothing else changes.
 """
+
+from threading import Thread
 
 from langchain.agents import create_agent
 from langchain_anthropic import ChatAnthropic
@@ -10,8 +12,9 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.tools import ToolException, tool
 from langchain_openai import ChatOpenAI
 
-from agent_meter import AgentObserver, Meter
+from agent_meter import AgentObserver, Budget, BudgetExceeded, Meter, hookimpl
 from agent_meter.adapters.langchain import MeterCallback
+from agent_meter.pricing import calculate_cost
 from agent_meter.testing import LoopbackProvider, Reply, Request, ToolCall
 
 
@@ -54,7 +57,20 @@ def calculate(expression: str) -> str:
 search.handle_tool_error = True
 
 
+class Alarm:
+    """One line for each threshold of a budget that is crossed."""
+
+    @hookimpl
+    def meter_alert(self, alert):
+        print(f"  {alert}")
+
+
 def main() -> None:
+    count_everything()
+    stop_a_runaway()
+
+
+def count_everything() -> None:
     meter = Meter()
     meter.observe(Ticker())
     config = {"callbacks": [MeterCallback(meter)], "metadata": {"user_id": "ada"}}
@@ -88,6 +104,51 @@ def main() -> None:
     print(meter.analytics.summary())
     paid = meter.usage.total_tokens - sum(record.total_tokens for record in meter.history() if record.cached)
     print(f"The provider says it served {served.total_tokens:,} tokens; the meter says {paid:,} were paid for.")
+
+
+def stop_a_runaway() -> None:
+    """Eight threads improve a text for ever; together they may spend ten cents."""
+    meter = Meter([Alarm()], budgets=[Budget("editing", usd="0.10", per="total", agent="editor")])
+    config = {"callbacks": [MeterCallback(meter)]}
+    refused = []
+
+    def improve_for_ever(editor):
+        text = DRAFT
+        try:
+            while True:
+                turn = editor.invoke({"messages": [("user", f"Improve this: {text}")]}, config)
+                text = turn["messages"][-1].text
+        except BudgetExceeded as error:
+            refused.append(error)
+
+    print("\nA runaway loop in 8 threads, with a budget of $0.10:\n")
+    with LoopbackProvider(never_good_enough) as provider:
+        gpt = ChatOpenAI(model="gpt-4o", base_url=provider.openai_base_url, api_key="none", max_tokens=150)
+        editor = create_agent(
+            gpt, [], name="editor", system_prompt="You are an editor. No text is good enough for you."
+        )
+        threads = [Thread(target=improve_for_ever, args=(editor,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        served = sum(calculate_cost("gpt-4o", usage.input_tokens, usage.output_tokens) for usage in provider.truth)
+        calls = len(provider.requests)
+
+    budget = meter.budgets.status("editing")
+    print(
+        f"\n  {len(refused)} threads were refused, the last one so:\n  {max(refused, key=lambda error: error.used)}\n"
+    )
+    print(f"The provider answered {calls} calls, ${served}; the meter says ${budget.used} of ${budget.limit:.2f}.")
+    print(f"Spent / limit: {budget.used / budget.limit:.2f}. Held by calls in flight: ${budget.reserved}.")
+
+
+DRAFT = "It counts what is used. " * 25
+
+
+def never_good_enough(request: Request) -> Reply:
+    """Another draft, $0.002 at gpt-4o's prices."""
+    return Reply(DRAFT, input_tokens=200, output_tokens=150, delay=0.02)
 
 
 def answer(request: Request) -> Reply:

@@ -42,6 +42,17 @@ def test_the_demo_shows_calls_tools_and_a_replay_live(demo: str) -> None:
     assert "Success rate: 50.0% (1/2)" in after
 
 
+def test_the_demo_stops_a_runaway_loop_in_eight_threads_at_ten_cents(demo: str) -> None:
+    _, _, runaway = demo.partition("A runaway loop in 8 threads")
+    served, used = re.findall(r"calls, \$([\d.]+); the meter says \$([\d.]+) of \$0\.10", runaway)[0]
+
+    assert served == used
+    assert 0.95 <= float(served) / 0.10 <= 1
+    assert "editing: 80% of budget used ($0.08)" in runaway
+    assert "8 threads were refused" in runaway
+    assert "Held by calls in flight: $0." in runaway
+
+
 def test_fifty_threads_ask_once_and_the_cache_says_what_that_saved() -> None:
     program = ROOT / "examples" / "replay_cached_answers.py"
     run = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=100)

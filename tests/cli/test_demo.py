@@ -19,7 +19,7 @@ def test_in_a_checkout_the_demo_runs(run: Run) -> None:
 
     assert result.returncode == 0, result.stderr
     assert "researcher gpt-4o" in result.stdout
-    assert result.stdout.endswith("were paid for.\n")
+    assert result.stdout.endswith("Held by calls in flight: $0.\n")
 
 
 @pytest.mark.parametrize("code", [0, 3])

@@ -133,6 +133,15 @@ async def test_when_one_prompt_of_generate_is_denied_none_is_sent(asynchronous: 
     assert meter.usage.requests == 0
 
 
+def test_a_denial_is_not_logged_as_an_error_of_the_callback(
+    loopback: Loopback, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(BudgetExceeded):
+        openai(loopback([FULL])).invoke("hello", {"callbacks": [MeterCallback(Meter([Guard(0)]))]})
+
+    assert caplog.messages == []
+
+
 def test_an_agent_stops_at_the_call_that_is_denied(loopback: Loopback) -> None:
     provider = loopback([Reply(tool_calls=[ToolCall("now")]), "never said"])
     seen = RecordingPlugin()

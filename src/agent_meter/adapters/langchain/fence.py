@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -66,6 +67,19 @@ class Fenced(BaseCallbackHandler):
         self.meter.plugins.failed(FRAMEWORK, event, error)
         if self.meter.plugins.strict:
             raise error
+
+
+def _is_no_denial(record: logging.LogRecord) -> bool:
+    told = record.args
+    if not isinstance(told, tuple) or len(told) != 3:
+        return True
+    return not (told[0] in _OURS and str(told[2]).startswith("BudgetExceeded("))
+
+
+# LangChain logs "Error in MeterCallback.on_chat_model_start callback" for every exception that it lets through. A
+# denial is no error, and has its record.
+_OURS = ("MeterCallback",)
+logging.getLogger("langchain_core.callbacks.manager").addFilter(_is_no_denial)
 
 
 def denial_for_langchain(denial: Denial) -> BudgetExceeded:
