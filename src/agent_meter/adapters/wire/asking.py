@@ -32,6 +32,7 @@ class _Body(msgspec.Struct):
     options: Any = None
     deployment: Any = None
     modelId: Any = None  # noqa: N815
+    model_id: Any = None
 
 
 _decode = msgspec.json.Decoder(_Body).decode
@@ -69,7 +70,7 @@ def asked_by(options: Any) -> Asked:
 
 
 def _of(told: _Body) -> Asked:
-    model = told.model or told.modelId or told.deployment
+    model = told.model or told.modelId or told.model_id or told.deployment
     usage: bool | None = None
     if isinstance(told.stream_options, dict):
         usage = told.stream_options.get("include_usage")

@@ -101,6 +101,7 @@ _PATHS: list[tuple[str, Kind, str, str, bool]] = [
     ("/messages", LLM, "anthropic.messages", "anthropic", False),
     ("/v1/complete", LLM, "anthropic.complete", "anthropic", False),
     ("/complete", LLM, "alephalpha.complete", "", False),
+    ("/v1beta/interactions", LLM, "gemini.interactions", "google", True),
     ("/interactions", LLM, "gemini.interactions", "google", False),
     ("/api/chat", LLM, "ollama.chat", "ollama", False),
     ("/api/generate", LLM, "ollama.chat", "ollama", False),
@@ -110,9 +111,9 @@ _PATHS: list[tuple[str, Kind, str, str, bool]] = [
     ("/v1/embed", EMBEDDING, "cohere.embed", "cohere", False),
     ("/v2/embed", EMBEDDING, "cohere.embed", "cohere", False),
     ("/rerank", RERANK, "cohere.rerank", "", False),
-    ("/images/generations", LLM, "openai.images", "", False),
-    ("/images/edits", LLM, "openai.images", "", False),
-    ("/images/variations", LLM, "openai.images", "", False),
+    ("/images/generations", LLM, "openai.images", "", True),
+    ("/images/edits", LLM, "openai.images", "", True),
+    ("/images/variations", LLM, "openai.images", "", True),
     ("/images", LLM, "openai.images", "", False),
     ("/audio/transcriptions", LLM, "openai.transcriptions", "", True),
     ("/audio/translations", LLM, "openai.transcriptions", "", True),
@@ -120,6 +121,7 @@ _PATHS: list[tuple[str, Kind, str, str, bool]] = [
     ("/v1/ocr", LLM, "mistral.ocr", "mistral", False),
     ("/text/generation", LLM, "watsonx.generate", "watsonx", False),
     ("/text/generation_stream", LLM, "watsonx.generate", "watsonx", False),
+    ("/generation/text", LLM, "watsonx.generate", "watsonx", True),
     ("/text/chat", LLM, "openai.chat", "watsonx", False),
     ("/text/chat_stream", LLM, "openai.chat", "watsonx", False),
 ]
@@ -173,7 +175,7 @@ def endpoint_of(host: str, path: str) -> Endpoint | None:
             if "/deployments/" in path:
                 model, deployment = unquote(path.partition("/deployments/")[2].partition("/")[0]), True
             elif dialect == "openai.completions" and "/prompts/" in path:
-                dialect = "openai.chat"
+                dialect, sure = "openai.chat", True  # Portkey: the model is in the prompt that is named
             return Endpoint(
                 kind, dialect, known or provider, model, sure or known is not None or deployment, deployment
             )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -68,7 +68,7 @@ class Exchange:
         self.endpoint = endpoint
         self.asked = asked
         self.calls: list[Call] = []
-        self.request: bytes | None = None  # the body that was sent, until the answer is there
+        self.request: Any = None  # the body that was sent, until the answer is there
         self.body: Whole | None = None
         self.began = _clock()
         self.first_byte: float | None = None

@@ -204,7 +204,8 @@ def _sync_tee(module: Any) -> type[Any]:
                 if swallow is not None and (passed := swallow.rest()):
                     yield passed
             except GeneratorExit:
-                raise  # the client has had enough: `close` tells
+                exchange.closed()
+                raise
             except BaseException as error:
                 exchange.failed(error)
                 raise
@@ -245,6 +246,7 @@ def _async_tee(module: Any) -> type[Any]:
                 if swallow is not None and (passed := swallow.rest()):
                     yield passed
             except GeneratorExit:
+                exchange.closed()
                 raise
             except BaseException as error:
                 exchange.failed(error)

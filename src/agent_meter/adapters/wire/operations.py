@@ -208,15 +208,18 @@ def replaced(owner: Any, name: str, ours: Any) -> Callable[[], None]:
     """Put `ours` in the place of an attribute; the answer puts things back, where nobody has patched it after us."""
     own = vars(owner)
     had, before = name in own, own.get(name)
-    setattr(owner, name, ours)
+    put = setattr if isinstance(owner, type) else object.__setattr__  # some clients watch what is set on them
+    put(owner, name, ours)
 
     def undo() -> None:
         if vars(owner).get(name) is not ours:
             return
         if had:
-            setattr(owner, name, before)
-        else:
+            put(owner, name, before)
+        elif isinstance(owner, type):
             delattr(owner, name)
+        else:
+            object.__delattr__(owner, name)
 
     return undo
 

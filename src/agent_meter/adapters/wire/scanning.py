@@ -37,6 +37,10 @@ class Whole:
         else:
             self.chunks.append(chunk)
 
+    def as_it_is(self) -> None:
+        """It is decoded already."""
+        self._decode = None
+
     def kept(self) -> bytes:
         if self.size > MOST_KEPT:
             raise TooLong(f"a body of {self.size:,} bytes, of which {MOST_KEPT:,} are held at most")

@@ -31,10 +31,31 @@ def _httpx(module: ModuleType) -> list[Callable[[], None]]:
     return undo + httpx_tap.tap(module, module.AsyncHTTPTransport, _nobody)
 
 
+def _botocore(module: ModuleType) -> list[Callable[[], None]]:
+    from . import urllib3_tap
+
+    return urllib3_tap.tap_botocore(module.URLLib3Session, _nobody)
+
+
+def _requests(module: ModuleType) -> list[Callable[[], None]]:
+    from . import urllib3_tap
+
+    return urllib3_tap.tap_requests(module.HTTPAdapter, _nobody)
+
+
+def _aiohttp(module: ModuleType) -> list[Callable[[], None]]:
+    from . import aiohttp_tap
+
+    return aiohttp_tap.tap(module, module.ClientSession, _nobody)
+
+
 # The module that has to be there, and what is done with it: the answers undo it.
 TRANSPORTS: dict[str, Callable[[Any], list[Callable[[], None]]]] = {
     "httpx": _httpx,
     "httpx2": _httpx,
+    "botocore.httpsession": _botocore,
+    "requests.adapters": _requests,
+    "aiohttp": _aiohttp,
 }
 
 

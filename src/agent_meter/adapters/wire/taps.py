@@ -22,7 +22,7 @@ from ...joining import Wire
 from ...meter import Meter
 from ...records import CANCELLED, DENIED, ERROR, OK, Call, Model, TokenUsage
 from ..payloads import read
-from .asking import Asked, asked, reserve, tokens_in
+from .asking import Asked, asked, asked_by, reserve, tokens_in
 from .endpoints import Endpoint, endpoint_of, provider_of, same_model
 from .exchange import Exchange, since
 
@@ -73,15 +73,15 @@ def _begin(
     host: str, endpoint: Endpoint, body: Callable[[], Any], owners: Sequence[Owner], agent: str
 ) -> Exchange | None:
     content = body()
-    told = asked(content)
-    if not endpoint.sure and not told.model:
+    told = asked_by(content) if isinstance(content, dict) else asked(content)
+    if not endpoint.sure and not told.model and content is not None:
         return None
     exchange = Exchange(endpoint, told)
-    exchange.request = content if isinstance(content, bytes) else None
+    exchange.request = content
     exchange.calls = joining.join(exchange, fitting(endpoint, told.model, host))
     if not exchange.calls:
         owners = wanting(owners)
-        if not owners:
+        if not owners or not (endpoint.sure or told.model):
             return None
         opened = open_own(owners, endpoint, told, content, agent)
         for own in opened:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ...errors import MeterError
 from ...meter import Meter
-from . import httpx_tap
+from . import aiohttp_tap, httpx_tap, urllib3_tap
 from .operations import framed, frames_of, replaced, stainless
 from .taps import Owner
 
@@ -136,6 +136,29 @@ def _transports(part: Any, done: Wrapped) -> Iterator[Callable[[], None]]:
             for transport in found:
                 yield from httpx_tap.tap(module, transport, done.who)
             return
+        if (package, kind.__name__) == ("botocore", "URLLib3Session"):
+            yield from urllib3_tap.tap_botocore(part, done.who)
+            return
+        if (package, kind.__name__) == ("requests", "Session"):
+            for adapter in part.adapters.values():
+                yield from urllib3_tap.tap_requests(adapter, done.who)
+            return
+        if (package, kind.__name__) == ("aiohttp", "ClientSession"):
+            yield from aiohttp_tap.tap(sys.modules["aiohttp"], part, done.who)
+            return
+        if (package, kind.__name__) == ("google", "BaseApiClient") and hasattr(part, "_get_aiohttp_session"):
+            # It makes a session of aiohttp for each event loop, when it is asked the first time.
+            yield replaced(part, "_get_aiohttp_session", _later(part._get_aiohttp_session, done))
+
+
+def _later(make: Any, done: Wrapped) -> Any:
+    async def get() -> Any:
+        session = await make()
+        if _KEPT not in vars(session):
+            object.__setattr__(session, _KEPT, aiohttp_tap.tap(sys.modules["aiohttp"], session, done.who))
+        return session
+
+    return get
 
 
 def _parts(client: Any) -> Iterator[Any]:
