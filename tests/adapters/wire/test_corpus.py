@@ -73,7 +73,7 @@ def test_through_its_own_client_every_call_is_exact(sdk: Sdk, server: Any) -> No
         error = _ask(sdk, place, client)
         assert place.served, (sdk.name, place.document["id"], place.index, error)
         calls += 1
-        if found := check(meter.history(), place, error) or _unwell(meter):
+        if found := check(meter.history(), place, error) or unwell(meter):
             failed.append(f"{place.document['id']}, call {place.index}: {found}")
         _close(client)
 
@@ -108,7 +108,7 @@ async def test_through_its_asynchronous_client_too(sdk: Sdk, server: Any) -> Non
                 await asyncio.sleep(0.01)
         assert place.served, (sdk.name, place.document["id"], place.index, error)
         calls += 1
-        if found := check(meter.history(), place, error) or _unwell(meter):
+        if found := check(meter.history(), place, error) or unwell(meter):
             failed.append(f"{place.document['id']}, call {place.index}: {found}")
         await _aclose(client)
 
@@ -126,7 +126,7 @@ def test_installed_in_the_process_it_is_the_same(sdk: Sdk, server: Any) -> None:
         place.aim()
         with Meter(prices={}) as meter, install(meter, wire=True):
             error = _ask(sdk, place, client)
-            if found := check(meter.history(), place, error) or _unwell(meter):
+            if found := check(meter.history(), place, error) or unwell(meter):
                 failed.append(f"{place.document['id']}, call {place.index}: {found}")
         _close(client)
 
@@ -145,7 +145,7 @@ def _ask(sdk: Sdk, place: Place, client: Any) -> BaseException | None:
     return None
 
 
-def _unwell(meter: Meter) -> str:
+def unwell(meter: Meter) -> str:
     health = meter.health()
     return "" if health["ok"] and not health["open_calls"] else str(health)
 

@@ -10,6 +10,10 @@ from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
 from openai import InternalServerError
 from openai import OpenAI as Client
+from tests.adapters.langchain.integrations import INTEGRATIONS, Place
+from tests.adapters.langchain.recorded import ask
+from tests.adapters.wire.test_corpus import check, unwell
+from tests.corpus import conversations, replay_server
 
 from agent_meter import Meter, Status, TokenUsage, install
 from agent_meter.adapters.langchain import MeterCallback
@@ -163,3 +167,29 @@ def test_a_server_that_refuses_to_be_asked_for_usage_is_asked_again_without(mete
 
     assert [record.status for record in meter.history()] == [Status.OK] * 2
     assert len(provider.requests) == 3
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_recorded_calls_through_every_integration_are_exact() -> None:
+    """What LangChain loses, the wire has: nothing is missing that the provider told."""
+    failed, calls = [], 0
+    with replay_server(match_stream=False) as server:
+        for integration in INTEGRATIONS:
+            places = [
+                Place(document, index, server)
+                for document in conversations()
+                for index in range(len(document["interactions"]))
+            ]
+            for place in [place for place in places if integration.asks(place)][::3]:
+                if not integration.installed or (integration.name == "ChatCohere" and "legacy" in place.document["id"]):
+                    continue
+                with Meter(prices={}) as meter:
+                    place.aim()
+                    callbacks = {"callbacks": [MeterCallback(meter, wire=True)]}
+                    error = ask(integration.make(place), place.streamed, callbacks, place.question)
+                    calls += 1
+                    if found := check(meter.history(), place, error) or unwell(meter):
+                        failed.append(f"{integration.name}, {place.document['id']}, call {place.index}: {found}")
+
+    assert failed == []
+    assert calls > 80
