@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from agent_meter.testing import LoopbackProvider, Reply
@@ -26,7 +26,7 @@ from .measuring import machine, table, title
 from .racers import INPUT, LIMIT, OUTPUT, PRICE, Call, Racer, present
 
 THREADS, CALLS, TASKS, ATTEMPTS, PROCESSES, EACH = 32, 8, 200, 40, 4, 8
-Count = Callable[[], int]
+ROOT = Path(__file__).parents[1]
 
 
 def main(names: list[str]) -> None:
@@ -42,10 +42,12 @@ def main(names: list[str]) -> None:
 def _cell(racer: Racer, mode: str) -> str:
     if (racer.make_async if mode == "tasks" else racer.make) is None or (mode == "processes" and not racer.processes):
         return "–"
-    try:
-        return f"{race(racer, mode):.2f}"
-    except Exception as error:
-        return type(error).__name__
+    # In a process and a folder of its own: some peers patch the SDK, some keep files where they are started.
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "benchmarks.budget_race", "--cell", racer.name, mode]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "src")))}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return done.stdout.split()[-1] if done.returncode == 0 and done.stdout else "failed"
 
 
 def race(racer: Racer, mode: str) -> float:
@@ -61,8 +63,8 @@ def race(racer: Racer, mode: str) -> float:
 def serial(racer: Racer, url: str) -> None:
     assert racer.make is not None
     call = racer.make(url, None)
-    for _ in range(ATTEMPTS):
-        with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):
+        for _ in range(ATTEMPTS):
             call()
 
 
@@ -112,14 +114,19 @@ MODES = {"serial": serial, "threads": threads, "tasks": tasks, "processes": proc
 
 
 def _worker(name: str, url: str, path: str) -> None:
-    make = next(racer.make for racer in present() if racer.name == name)
+    make = _named(name).make
     assert make is not None
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     work(make(url, path), EACH)
+
+
+def _named(name: str) -> Racer:
+    return next(racer for racer in present() if racer.name == name)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
         _worker(*sys.argv[2:5])
+    elif sys.argv[1:2] == ["--cell"]:
+        print(f"\n{race(_named(sys.argv[2]), sys.argv[3]):.2f}")
     else:
         main(sys.argv[1:])

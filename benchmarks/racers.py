@@ -176,19 +176,6 @@ def token_budget(url: str, path: str | None) -> Call:
     return call
 
 
-def giuggiai(url: str, path: str | None) -> Call:
-    import os
-    import tempfile
-
-    import giuggiai_meter
-
-    folder = tempfile.mkdtemp()
-    os.environ["GIUGGIAI_METER_DB"] = f"{folder}/meter.db"
-    rules = {"race": {"limit": LIMIT, "period": "day", "block_at": 1.0}}
-    client = giuggiai_meter.wrap(_client(url), project="race", budgets=rules)
-    return lambda: _ask(client)
-
-
 def agentbudget(url: str, path: str | None) -> Call:
     from agentbudget import AgentBudget, wrap_client
 
@@ -268,7 +255,6 @@ RACERS = (
     Racer("floe-guard, reserve and settle", floe, None, True, "floe_guard"),
     Racer("token-budget-py, reserve", token_budget, None, False, "token_budget"),
     Racer("floe-guard, check and record", floe_check, None, False, "floe_guard"),
-    Racer("giuggiai-meter, wrapped client", giuggiai, None, False, "giuggiai_meter"),
     Racer("tokencap, wrapped client", tokencap, None, False, "tokencap"),
     Racer("agentbudget, wrapped client", agentbudget, None, False, "agentbudget"),
     Racer("cendor, instrumented client", cendor, None, False, "cendor"),
