@@ -85,3 +85,42 @@ def test_changes_of_many_processes_are_all_kept(shelf):
 def test_stop_takes_one_of_run_and_task(told):
     with pytest.raises(ValueError, match="one run or one task"):
         Controls().stop(**told)
+
+
+# ------------------------------------------------------------------------------------------------ meter.controls
+
+
+def test_a_meter_without_a_store_pays_for_no_guard_until_something_is_paused():
+    meter = Meter()
+    assert len(meter.controls) == 0
+    assert not meter.plugins.guarded
+
+    meter.controls.pause("researcher")
+
+    with pytest.raises(BudgetExceeded, match="agent researcher: paused"):
+        call(meter, agent="researcher")
+    meter.controls.resume("researcher")
+    call(meter, agent="researcher")
+
+
+def test_a_meter_with_a_file_keeps_its_controls_beside_it_and_over_a_restart(tmp_path):
+    with Meter(store=tmp_path / "meter.db") as meter:
+        meter.controls.pause("researcher", reason="too dear")
+    assert (tmp_path / "meter.db-state.json").is_file()
+
+    with Meter(store=tmp_path / "meter.db") as again:
+        with pytest.raises(BudgetExceeded, match="too dear"):
+            call(again, agent="researcher")
+        call(again, agent="writer")
+
+
+def test_what_was_paused_stays_paused_while_the_shelf_cannot_be_read(shelf):
+    meter = Meter([Controls(shelf)])
+    Controls(FileShelf(shelf.path)).pause("researcher")
+    with pytest.raises(BudgetExceeded):
+        call(meter, agent="researcher")
+    shelf.path.write_text("{broken")
+
+    with pytest.raises(BudgetExceeded):
+        call(meter, agent="researcher")
+    call(meter, agent="writer")

@@ -6,7 +6,8 @@ on its way is not touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,7 +43,8 @@ class Controls:
     """What is paused and stopped; a plugin that refuses the calls of it.
 
     `critical` agents are never paused, nor is a call with the tag `critical=True`; stopping a run or a task stops
-    theirs too.
+    theirs too. `plug_in` is called once, with these controls, when there is something to refuse: a meter whose
+    shelf nobody else reaches pays for no guard before.
     """
 
     def __init__(
@@ -51,11 +53,15 @@ class Controls:
         *,
         critical: Iterable[str] = (),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        plug_in: Callable[[Controls], object] | None = None,
     ) -> None:
         self.shelf = shelf if shelf is not None else MemoryShelf()
         self.critical = set(critical)
         self._now = now
+        self._plug_in = plug_in
+        self._lock = threading.RLock()
         self._read: Document | None = None
+        self._any = False
         self._agents: Mapping[str, Control] = {}
         self._runs: Mapping[str, Control] = {}
         self._tasks: Mapping[tuple[str, str], Control] = {}
@@ -66,11 +72,13 @@ class Controls:
         """Refuse the calls of an agent, or of every agent that is not critical, until `resume`."""
         return self._put("agent", agent, reason, by)
 
-    def stop(self, run: str | None = None, *, task: str | None = None, agent: str = "", reason: str = "") -> Control:
+    def stop(
+        self, run: str | None = None, *, task: str | None = None, agent: str = "", reason: str = "", by: str = ""
+    ) -> Control:
         """Refuse every further call of a run (with the runs inside it) or of a task."""
         if (run is None) == (task is None):
             raise ValueError(f"stop one run or one task; got run={run!r}, task={task!r}")
-        return self._put("task" if run is None else "run", str(run if task is None else task), reason, "", agent)
+        return self._put("task" if run is None else "run", str(run if task is None else task), reason, by, agent)
 
     def stop_task(self, task: str, agent: str, *, reason: str = "", by: str = "") -> Control:
         return self._put("task", task, reason, by, agent)
@@ -86,7 +94,7 @@ class Controls:
 
         return self.shelf.change(update)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Control]:
         return iter([_control(one) for one in self.shelf.read().get("controls", ())])
 
     def __len__(self) -> int:
@@ -101,15 +109,38 @@ class Controls:
             document["controls"] = [msgspec.to_builtins(one) for one in (*held, control)]
 
         self.shelf.change(update)
+        self.guard()
         return control
+
+    def guard(self) -> None:
+        """Be asked before every call from now on; without a `plug_in`, whoever made the controls registers them."""
+        with self._lock:
+            plug_in, self._plug_in = self._plug_in, None
+            if plug_in is not None:
+                plug_in(self)
 
     # -------------------------------------------------------------------------------------------- the guard
 
     @hookimpl(tryfirst=True)
     def meter_admit_call(self, call: Call) -> Denial | None:
-        document = self.shelf.read()
-        if document is not self._read:
-            self._index(document)
+        try:
+            document = self.shelf.read()
+            if document is not self._read:
+                self._index(document)
+        except Exception:
+            # What was paused stays paused, whatever has become of the shelf; else the failure is told and counted.
+            denial = self._verdict(call)
+            if denial is None:
+                raise
+            return denial
+        return self._verdict(call) if self._any else None
+
+    @hookimpl
+    def meter_shutdown(self) -> None:
+        if callable(close := getattr(self.shelf, "close", None)):
+            close()
+
+    def _verdict(self, call: Call) -> Denial | None:
         if self._runs:
             around: Call | None = call
             while around is not None:
@@ -132,6 +163,7 @@ class Controls:
         self._agents = {one.name: one for one in held if one.kind == "agent"}
         self._runs = {one.name: one for one in held if one.kind == "run"}
         self._tasks = {(one.name, one.agent): one for one in held if one.kind == "task"}
+        self._any = bool(held)
         self._read = document
 
 

@@ -51,7 +51,9 @@ if TYPE_CHECKING:
     from .accounts import Accounts
     from .analytics import AgentAnalytics
     from .budgets import Budget, Budgets
+    from .controls import Controls
     from .pricing import PriceBook
+    from .shelf import Shelf
     from .store import Store
     from .store.keeper import Keeper
 
@@ -126,9 +128,14 @@ class Meter(Facts):
         self.plugins.startup(self)
         for name, plugin in built_in.plugins:
             self.plugins.register(plugin, name)
+        self._shelf: Shelf | None = None
+        self._controls: Controls | None = None
         self._budgets: Budgets | None = None
         self._budget_engine = budget_engine
-        if (budgets := list(budgets)) or budget_engine is not None or hasattr(self.store, "transaction"):
+        shared = hasattr(self.store, "transaction")
+        if shared:
+            self.controls.guard()  # another process may pause this one
+        if (budgets := list(budgets)) or budget_engine is not None or shared:
             self._budgets = self._budgeting(budgets)
         for plugin in plugins:
             self.register(plugin)
@@ -534,6 +541,31 @@ class Meter(Facts):
         from .budgets.dashboard import alerts
 
         return alerts(self, threshold)
+
+    # --------------------------------------------------------------------------------------------- controls
+
+    @property
+    def controls(self) -> Controls:
+        """What is paused and stopped: `.pause(agent)` `.stop(run)` `.resume(name)`; iterates over it.
+
+        With a store on disk, other processes see it at their next call, and `agent-meter pause` reaches this one.
+        """
+        if self._controls is None:
+            from .controls import Controls
+
+            self._controls = Controls(self.shelf, now=self.now, plug_in=lambda c: self.register(c, "controls"))
+        return self._controls
+
+    @property
+    def shelf(self) -> Shelf:
+        """The small facts that processes share beside the store: what is paused, which rules have fired."""
+        if self._shelf is None:
+            from .shelf import shelf_of
+
+            self._shelf = shelf_of(self.store)
+            if callable(tell := getattr(self._shelf, "on_failure", None)):
+                tell(partial(self.plugins.failed, "controls", "look up"))
+        return self._shelf
 
     # ---------------------------------------------------------------------------------------------- answers
 

@@ -12,10 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .errors import StoreError
 from .files import write_text
+
+if TYPE_CHECKING:
+    from .store import Store
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -29,6 +32,19 @@ class Shelf(Protocol):
 
     def change(self, update: Callable[[Document], T]) -> T:
         """Let `update` change a copy, and put that in its place, atomically among threads and processes."""
+
+
+def shelf_of(store: Store | None) -> Shelf:
+    """The shelf that everybody who uses a store finds: `meter.db-state.json` beside the file `meter.db`, a table in
+    PostgreSQL; one of this process's own where there is nothing to share."""
+    path = getattr(store, "path", None)
+    if isinstance(path, (str, os.PathLike)) and hasattr(store, "transaction"):
+        return FileShelf(f"{os.fspath(path)}-state.json")
+    if store is not None and type(store).__module__.endswith(".postgres"):
+        from .store.table_shelf import TableShelf
+
+        return TableShelf(store)
+    return MemoryShelf()
 
 
 class MemoryShelf:
@@ -54,6 +70,7 @@ class FileShelf:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._name = os.fspath(self.path)  # a look at a plain name costs half
         self._lock = threading.RLock()
         self._seen: tuple[int, int, int] | None = None
         self._document: Document = {}
@@ -75,7 +92,7 @@ class FileShelf:
 
     def _state(self) -> tuple[int, int, int] | None:
         try:
-            state = os.stat(self.path)
+            state = os.stat(self._name)
         except FileNotFoundError:
             return None
         return (state.st_ino, state.st_mtime_ns, state.st_size)

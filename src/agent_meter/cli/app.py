@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import count, demo, doctor, export, history, ledger, prices, report, repricing, rules, upkeep, whatif
+from . import controls, count, demo, doctor, export, history, ledger, prices, report, repricing, rules, upkeep, whatif
 from .fence import Commands, say
 
 app = typer.Typer(
@@ -65,6 +65,10 @@ app.command("export")(export.export)
 app.command("import")(export.import_)
 app.add_typer(prices.app, name="prices")
 app.add_typer(rules.app, name="rules")
+app.command("pause")(controls.pause)
+app.command("resume")(controls.resume)
+app.command("stop")(controls.stop)
+app.command("controls")(controls.listed)
 app.command("whatif")(whatif.whatif)
 app.command("count")(count.count)
 app.command("demo")(demo.demo)

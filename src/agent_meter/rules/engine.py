@@ -19,7 +19,7 @@ from ..controls import Controls
 from ..forecast import forecast
 from ..hookspecs import hookimpl
 from ..records import Alert, Record, UsageRecord
-from ..shelf import Document, MemoryShelf, Shelf
+from ..shelf import Document, Shelf
 from .actions import ACTIONS, Do, Firing, check, deliveries
 from .counters import Counters, end_of, start_of
 from .errors import RuleError
@@ -98,11 +98,11 @@ class Rules:
                         rule.where,
                     )
         self._meter = weakref.ref(meter)
+        if self.controls is None and self._shelf is None:
+            self.controls = meter.controls
         if self._shelf is None:
-            self._shelf = getattr(meter, "shelf", None) or MemoryShelf()
-        if self.controls is None:
-            self.controls = getattr(meter, "controls", None)
-        if self.controls is None:
+            self._shelf = meter.shelf
+        if self.controls is None:  # the rules have a shelf of their own, and what is paused stands there
             self.controls = Controls(self._shelf)
             meter.register(self.controls, "controls")
         self.controls.critical.update(self._critical)
