@@ -153,6 +153,8 @@ _TELLING = (
     "usage", "usage_metadata", "response", "metadata", "message", "x_groq", "data", "meta", "eval_count",
     "finish_reason", "done_reason", "error",
 )  # fmt: skip
+_KEYS = frozenset(_TELLING)
+_WRAPPING = frozenset(("response", "message", "data"))
 _names: dict[type, tuple[str, ...]] = {}
 
 
@@ -163,7 +165,7 @@ def tells(raw: Any) -> bool:
     """
     kind = raw.__class__
     if kind is dict:
-        return _says(raw, _TELLING)
+        return _says(raw)
     names = _names.get(kind)
     if names is None:
         if len(_names) > 1024:
@@ -172,32 +174,28 @@ def tells(raw: Any) -> bool:
         names = _names[kind] = tuple(n for n in (*_TELLING, "choices") if declared is None or n in declared)
     for name in names:
         value = getattr(raw, name, None)
-        if value is None or value == "":
-            continue
-        if name == "choices":
-            if value and getattr(value[0], "finish_reason", None) is not None:
-                return True
-        elif name == "response" or name == "message" or name == "data":
-            if _inner(value):
-                return True
-        else:
+        if value and _told(name, value):
             return True
     extra: Mapping[str, Any] | None = getattr(raw, "__pydantic_extra__", None)
-    return extra is not None and _says(extra, _TELLING)
+    return bool(extra) and _says(extra or {})
 
 
-def _says(raw: Mapping[str, Any], names: tuple[str, ...]) -> bool:
-    for name in names:
-        value = raw.get(name)
-        if value is None or value == "":
-            continue
-        if name == "response" or name == "message" or name == "data":
-            if _inner(value):
+def _says(raw: Mapping[str, Any]) -> bool:
+    if not _KEYS.isdisjoint(raw):
+        for name in _TELLING:
+            value = raw.get(name)
+            if value and _told(name, value):
                 return True
-        else:
-            return True
-    choices = items(raw.get("choices"))
-    return bool(choices) and fields(choices[0]).get("finish_reason") is not None
+    choices = raw.get("choices")
+    return bool(choices) and _told("choices", choices)
+
+
+def _told(name: str, value: Any) -> bool:
+    if name == "choices":
+        first = value[0]
+        reason = first.get("finish_reason") if first.__class__ is dict else getattr(first, "finish_reason", None)
+        return reason is not None
+    return name not in _WRAPPING or _inner(value)
 
 
 def _inner(value: Any) -> bool:

@@ -17,7 +17,8 @@ _NAMED = frozenset((*USER, *SESSION, *TASK, *AGENT))
 # LlamaIndex's own tags: some of them hold the text of prompts.
 _THEIRS = "llamaindex."
 
-_ENDPOINTS = ("api_base", "azure_endpoint", "base_url", "endpoint_url", "endpoint", "host")
+_BY_RANK = ("azure_endpoint", "api_base", "base_url", "endpoint_url", "endpoint", "host")
+_ENDPOINTS = frozenset(_BY_RANK)
 # Packages of integrations that are named after something else than who answers.
 _PROVIDERS = {
     "openai_like": "openai_like",
@@ -43,11 +44,9 @@ def model_of(instance: object, told: Mapping[str, Any], params: Mapping[str, Any
 
 def _endpoint(instance: object) -> str:
     fields = getattr(instance, "__dict__", EMPTY)
-    for name in _ENDPOINTS:
-        value = fields.get(name)
-        if value is not None and isinstance(value, str):
-            return value
-    return ""
+    if _ENDPOINTS.isdisjoint(fields):
+        return ""
+    return next((value for name in _BY_RANK if isinstance(value := fields.get(name), str)), "")
 
 
 def _text(instance: object, name: str) -> str:

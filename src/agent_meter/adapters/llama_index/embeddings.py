@@ -246,7 +246,9 @@ class Embeddings(tap.Ear):
         """The span ended well: a batch that has no end of its own was not sent."""
         for flight in node.flights or ():
             if not flight.ended:
-                self._finish(flight, TokenUsage() if not flight.used else sum(flight.used, TokenUsage()), OK, None, ())
+                told = [usage for usage in flight.used if usage is not None]
+                self._finish(flight, sum(told, TokenUsage()), OK, None, ())
+        node.flights = None  # no cycle is left for the garbage collector
 
     def dropped(self, node: Node, error: BaseException | None) -> None:
         denied = isinstance(error, BudgetExceeded)
@@ -260,6 +262,7 @@ class Embeddings(tap.Ear):
                 status = OK  # this batch was answered; another one was denied
             notes = () if error is None or denied or never_answered(error) else UNSEEN
             self._finish(flight, usage, status, None if status is OK else error, notes)
+        node.flights = None
 
     def _finish(
         self, flight: Flight, usage: TokenUsage | None, status: Status, error: BaseException | None, notes: Any

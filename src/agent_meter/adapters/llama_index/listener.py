@@ -57,22 +57,19 @@ class Listener:
             "ReRankEndEvent": embeddings.rank_end,
             "SpanCancelledEvent": self._step_cancelled,
         }
-        self._by_type: dict[type, Callable[[Any], None] | None] = {}
+        self._by_type: dict[type, Callable[[Any], None]] = {}
 
     # ---------------------------------------------------------------------------------------------- handlers
 
     def handle(self, event: Any, **kwargs: Any) -> None:
-        kind = event.__class__
         try:
-            hear = self._by_type[kind]
+            hear = self._by_type[event.__class__]
         except KeyError:
-            hear = self._by_type[kind] = self._by_name.get(kind.__name__)
-        if hear is None:
-            return
+            hear = self._by_type[event.__class__] = self._by_name.get(event.__class__.__name__, _nothing)
         try:
             hear(event)
         except Exception as error:
-            self._caught(kind.__name__, error)
+            self._caught(event.__class__.__name__, error)
         if self._leaving is not None:
             self._left()
 
@@ -217,7 +214,7 @@ class Listener:
         elif node.own:
             stream = getattr(result, "response_gen", None) if role is Role.QUERY else None
             if frame_of(stream) is not None:
-                self.nodes.flows(node, stream, _forget)
+                self.nodes.flows(node, stream, _nothing)
             self._close(node, CANCELLED if node.cancelled else OK, None)
         node.instance = None
 
@@ -395,7 +392,7 @@ class Listener:
             self._left()
 
 
-def _forget(node: Node) -> None: ...
+def _nothing(_: Any) -> None: ...
 
 
 def _up(node: Node) -> Any:

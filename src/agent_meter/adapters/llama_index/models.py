@@ -191,7 +191,7 @@ class Models:
 
     def lost(self, node: Node) -> None:
         """Its generator was collected: nobody will read on."""
-        for flight in node.flights or ():
+        for flight in node.flights or ():  # at most one
             if flight.ended or self._flights.pop(flight.span_id, None) is None:
                 continue
             flight.streamed = True
@@ -200,6 +200,7 @@ class Models:
 
     def _close(self, flight: Flight, response: Any, status: Status, error: BaseException | None) -> None:
         flight.ended = True
+        flight.node.flights = None  # no cycle is left for the garbage collector
         call, meter = flight.call, self.meter
         if call is None:
             return
@@ -239,7 +240,8 @@ class Models:
             tools=found.tools,
             notes=found.notes,
         )
-        meter.record_passes(call, found.passes, response_model=found.response_model)
+        if found.passes:
+            meter.record_passes(call, found.passes, response_model=found.response_model)
         seen = call.wire is not None and call.wire.told
         if found.without_usage and flight.streamed and status is OK and not seen:
             self._warn(str(call.model or "A model"))

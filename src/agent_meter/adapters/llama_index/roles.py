@@ -39,11 +39,11 @@ _QUERY = frozenset(("query", "aquery"))
 _CHAT = frozenset(("chat", "achat", "stream_chat", "astream_chat"))
 _RANK = frozenset(("_postprocess_nodes", "_apostprocess_nodes", "postprocess_nodes", "apostprocess_nodes"))
 
-_roles: dict[tuple[type, str], Role] = {}
+_roles: dict[tuple[type, str], int] = {}
 _MOST = 8192
 
 
-def role_of(instance: Any, method: str, arguments: Mapping[str, Any]) -> Role:
+def role_of(instance: Any, method: str, arguments: Mapping[str, Any]) -> int:
     if instance is None:  # a step of a workflow is a function; what it is called with tells
         return Role.STEP if any(isinstance(value, Event) for value in arguments.values()) else Role.NOTHING
     key = (type(instance), method)
@@ -55,7 +55,7 @@ def role_of(instance: Any, method: str, arguments: Mapping[str, Any]) -> Role:
     return role
 
 
-def _role(instance: Any, method: str, arguments: Mapping[str, Any]) -> Role:
+def _role(instance: Any, method: str, arguments: Mapping[str, Any]) -> int:
     if isinstance(instance, BaseLLM):
         return Role.ASK if method in _ASKS else Role.STRUCTURED if method in _STRUCTURED else Role.NOTHING
     if isinstance(instance, BaseEmbedding):
