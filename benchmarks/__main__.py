@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from . import accuracy, core, imports, overhead, pricing
+from . import accuracy, core, imports, overhead, overhead_llama_index, pricing
 
 
 def main() -> None:
-    for figures in (imports, core, pricing, overhead):
+    for figures in (imports, core, pricing, overhead, overhead_llama_index):
         figures.main()
     if os.environ.get("AGENT_METER_CORPUS"):
         accuracy.main()

@@ -23,8 +23,7 @@ from tests.adapters.langchain.integrations import INTEGRATIONS, Integration, Pla
 from tests.adapters.langchain.recorded import ask
 from tests.corpus import VARIABLE, conversations, replay_server
 
-from .handlers import BESIDE, Counter, Ours, Said, installed, left_out
-from .scenarios import report as scenarios
+from .handlers import BESIDE, Counter, Said, installed, left_out
 from .writing import Page
 
 PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "accuracy.md"
@@ -119,10 +118,22 @@ This page is written by `python -m benchmarks.accuracy --write`.
 
 def report(page: Page) -> list[Finding]:
     """Writes the page; returns our own silent miscounts, of which there must be none."""
+    from .scenarios import report as scenarios
+
     handlers = installed()
     findings, calls, ambiguous = measure(handlers)
     page.title("Accuracy", 1)
     page.say(INTRODUCTION)
+    tables(page, handlers, findings, calls, ambiguous)
+    for package in left_out():
+        page.say(f"{package} was not installed and is left out.")
+        page.say()
+    scenarios(page, handlers)
+    return wrong_of_ours(findings, handlers)
+
+
+def tables(page: Page, handlers: Sequence[Counter], findings: list[Finding], calls: int, ambiguous: int) -> None:
+    """The first of the handlers is ours."""
     page.title("Recorded traffic")
     page.say(
         f"{calls} calls through {len({f.integration for f in findings})} integrations. "
@@ -134,20 +145,19 @@ def report(page: Page) -> list[Finding]:
         tally = Tally(f.verdict for f in findings if f.handler == handler.name)
         rows.append([handler.title(), calls, *(tally[verdict] for verdict in VERDICTS)])
     page.table(["handler", "calls", *VERDICTS], rows, 5)
-    for package in left_out():
-        page.say(f"{package} was not installed and is left out.")
-        page.say()
     page.title("By integration", 3)
     page.say("Exact, and in brackets flagged, silent and lost.")
     page.say()
     page.table(["integration", "calls", *(h.name for h in handlers)], _by_integration(findings, handlers), 0)
-    _why_flagged(page, findings)
+    _why_flagged(page, findings, handlers[0].name)
     _name_silent(page, findings, handlers)
-    scenarios(page, handlers)
-    return [f for f in findings if f.handler == Ours.name and f.verdict in ("silent", "lost")]
 
 
-def _by_integration(findings: list[Finding], handlers: list[Counter]) -> list[list[object]]:
+def wrong_of_ours(findings: list[Finding], handlers: Sequence[Counter]) -> list[Finding]:
+    return [f for f in findings if f.handler == handlers[0].name and f.verdict in ("silent", "lost")]
+
+
+def _by_integration(findings: list[Finding], handlers: Sequence[Counter]) -> list[list[object]]:
     rows: list[list[object]] = []
     for integration in dict.fromkeys(f.integration for f in findings):
         cells: list[object] = []
@@ -155,18 +165,18 @@ def _by_integration(findings: list[Finding], handlers: list[Counter]) -> list[li
             tally = Tally(f.verdict for f in findings if (f.integration, f.handler) == (integration, handler.name))
             rest = ", ".join(f"{tally[verdict]} {verdict}" for verdict in VERDICTS[1:] if tally[verdict])
             cells.append(f"{tally['exact']}{f' ({rest})' if rest else ''}")
-        calls = sum((f.integration, f.handler) == (integration, Ours.name) for f in findings)
+        calls = sum((f.integration, f.handler) == (integration, handlers[0].name) for f in findings)
         rows.append([integration, calls, *cells])
     return rows
 
 
-def _why_flagged(page: Page, findings: list[Finding]) -> None:
+def _why_flagged(page: Page, findings: list[Finding], ours: str) -> None:
     page.title("What ours could not see, and said so", 3)
-    tally = Tally(f.notes[0] for f in findings if f.handler == Ours.name and f.verdict == "flagged")
+    tally = Tally(f.notes[0] for f in findings if f.handler == ours and f.verdict == "flagged")
     page.table(["note on the record", "calls"], [[note, count] for note, count in tally.most_common()], 1)
 
 
-def _name_silent(page: Page, findings: list[Finding], handlers: list[Counter]) -> None:
+def _name_silent(page: Page, findings: list[Finding], handlers: Sequence[Counter]) -> None:
     page.title("Silent miscounts", 3)
     for handler in handlers:
         silent = [f for f in findings if f.handler == handler.name and f.verdict == "silent"]

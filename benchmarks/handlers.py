@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from agent_meter import Meter
-from agent_meter.adapters.langchain import MeterCallback
 
 CLASSES = {  # the corpus's names, and those of our records
     "input_total": "input_tokens",
@@ -70,6 +69,8 @@ class Ours(Counter):
         self.meter = Meter()
 
     def callbacks(self) -> list[Any]:
+        from agent_meter.adapters.langchain import MeterCallback
+
         self.meter = Meter()
         return [MeterCallback(self.meter)]
 
@@ -86,7 +87,7 @@ class Ours(Counter):
         unseen = {theirs for theirs, ours in CLASSES.items() if ours in missing}
         if {"input_tokens", "output_tokens"} <= missing:
             unseen = set(CLASSES)
-        if "pass_tokens" in missing:
+        if "pass_tokens" in missing or any(record.usage is None and record.estimated for record in answers):
             unseen.add(BESIDE)
         notes = tuple(note for record in answers if record.estimated for note in record.notes)
         return Said(counts, frozenset(unseen), notes)

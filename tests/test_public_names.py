@@ -114,6 +114,10 @@ def test_an_alias_of_the_seed_documents_is_the_same_thing() -> None:
         ("agent_meter.shelf", ["FileShelf", "MemoryShelf", "Shelf", "shelf_of"]),
         ("agent_meter.budgets", ["Budget", "BudgetStatus", "Budgets", "Engine", "MemoryEngine"]),
         ("agent_meter.adapters.payloads", ["read_usage"]),
+        (
+            "agent_meter.adapters.llama_index",
+            ["MeterCallbackHandler", "MeterHandler", "MeteredEmbeddingCache", "tagged"],
+        ),
         ("agent_meter.adapters.selectools", ["MeterObserver", "MeteredProvider"]),
         ("agent_meter.adapters.mamba", ["MeterWorkflowHooks"]),
     ],

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
 from llama_index.core.callbacks import CBEventType, EventPayload
@@ -27,6 +29,7 @@ _KINDS = {
     CBEventType.QUERY: RUN,
     CBEventType.RETRIEVE: STEP,
 }
+_WRAPPERS = "llama_index.core.llms.callbacks"  # what fires the events, and holds their ids
 # Class names that say more or less than who answers; the rest are the provider's, and `_llm`.
 _PROVIDERS = {"genai": "google_genai", "openailike": "openai_like", "openai_responses": "openai"}
 
@@ -94,7 +97,7 @@ class MeterCallbackHandler(BaseCallbackHandler):
         flight = Flight(node.id, node, None)
         flight.params = params
         flight.asked = payload.get(EventPayload.MESSAGES) or payload.get(EventPayload.PROMPT) or ""
-        around = node.parent.flight() if node.parent is not None and node.parent.role is node.role else None
+        around = self._around() if kind is LLM else None
         model = Model(_provider(told), str(name))
         if around is not None and around.call is not None:
             flight.call, flight.opened, around.call = around.call, around.opened, None
@@ -103,6 +106,17 @@ class MeterCallbackHandler(BaseCallbackHandler):
         node.flights = [flight]
         self._models.fly(flight)
         self._models.admit(flight)
+
+    def _around(self) -> Flight | None:
+        """The model whose method is being run: these events do not say what is inside of what, the call stack does."""
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None:
+            if frame.f_globals.get("__name__") == _WRAPPERS:
+                node = self._nodes.get(frame.f_locals.get("event_id") or "")
+                if node is not None:
+                    return node.flight()
+            frame = frame.f_back
+        return None
 
     def _end(self, node: Node, payload: Mapping[str, Any]) -> None:
         error = payload.get(EventPayload.EXCEPTION)
