@@ -38,13 +38,23 @@ def postgres_url(postgres_server):
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
 def store(request, tmp_path):
-    if request.param == "memory":
-        opened = MemoryStore()
-    elif request.param == "sqlite":
-        opened = SQLiteStore(tmp_path / "meter.db")
-    else:
-        from agent_meter.store import PostgresStore
-
-        opened = PostgresStore(request.getfixturevalue("postgres_url"))
+    opened = _open(request, tmp_path)
     yield opened
     opened.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def durable(request, tmp_path):
+    opened = _open(request, tmp_path)
+    yield opened
+    opened.close()
+
+
+def _open(request, tmp_path):
+    if request.param == "memory":
+        return MemoryStore()
+    if request.param == "sqlite":
+        return SQLiteStore(tmp_path / "meter.db")
+    from agent_meter.store import PostgresStore
+
+    return PostgresStore(request.getfixturevalue("postgres_url"))

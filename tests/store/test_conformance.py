@@ -58,6 +58,20 @@ def test_by_every_dimension_it_says_what_the_meter_says(store, traffic, dimensio
     assert store.usage_by(*dimensions) == meter.usage_by(*dimensions)
 
 
+def test_months_that_are_over_are_as_right_as_the_present_one(store):
+    meter, records = metered(200, start=datetime(2026, 8, 30, 20, tzinfo=UTC))
+    fill(store, records)
+
+    for dimensions in (("user",), ("agent", "user"), ("user", "model"), ("session",), ("team",), ("month", "agent"),
+                       ("tool",), ("day", "user"), ("week",)):  # fmt: skip
+        assert store.usage_by(*dimensions) == meter.usage_by(*dimensions), dimensions
+    assert store.usage() == meter.usage
+    since = datetime(2026, 8, 31, 12, tzinfo=UTC)
+    late = [r for r in meter.history() if r.started_at >= since]
+    assert sum(usage.requests for usage in store.usage_by("user", "agent", since=since).values()) == len(late)
+    assert store.verify().ok
+
+
 def test_history_and_records_are_what_was_put(store, traffic):
     meter, records = traffic
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from agent_meter import BudgetExceeded, Denial, Meter, TokenUsage, hookimpl
@@ -30,10 +30,10 @@ class _Moody:
         return Denial("not today") if self.chance.random() < 0.05 else None
 
 
-def metered(calls: int = 300, seed: int = 7, **options) -> tuple[Meter, list[Record]]:
+def metered(calls: int = 300, seed: int = 7, start: datetime = START, **options) -> tuple[Meter, list[Record]]:
     """A meter that has seen some traffic over two days, and all its records in the order in which they ended."""
     chance = random.Random(seed)
-    seen, clock = RecordingPlugin(), FakeClock(START)
+    seen, clock = RecordingPlugin(), FakeClock(start)
     meter = Meter([seen, _Moody(chance)], clock=clock, **options)
     while len(seen.records) < calls:
         clock.advance(chance.randrange(1, 1200))
@@ -81,7 +81,3 @@ def _usage(chance: random.Random) -> TokenUsage:
     given = chance.randrange(10, 5000)
     units = FrozenMap(seconds=Decimal("1.25"), web_searches=1) if chance.random() < 0.2 else FrozenMap()
     return TokenUsage(given, chance.randrange(1, 900), given // 3, given // 7, given // 9, 1, units=units)
-
-
-def later(at: datetime, **by: float) -> datetime:
-    return at + timedelta(**by)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from operator import add as add_numbers
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,40 +23,48 @@ from ..totals import COUNTERS, Totals
 from .counting import add
 
 MINUTE, HOUR, DAY, MONTH = range(4)
-KEYS = 4  # columns k1 … k4
-MAX_CELLS = 20_000  # of one cube and one period: newcomers sum into "(other)" from then on
+KEYS = 3  # columns k1 … k3
+MAX_CELLS = 50_000  # of one cube and one period: newcomers sum into "(other)" from then on
 MEASURES = (*COUNTERS, "asked", "ran")
 MICROS = 60_000_000  # of a minute
 _NAMES = ("agent", "task", "user", "session", "step", "provider", "model")
 
 
 class Cube(msgspec.Struct, frozen=True):
+    """One question. The month that is running has cells of its own only when `live`: else it is the sum of its days."""
+
     name: str
     dimensions: tuple[str, ...]
     grains: tuple[int, ...]
+    live: bool = False
 
 
 CUBES = (
-    Cube("model", ("agent", "provider", "model"), (MINUTE, HOUR, DAY, MONTH)),
-    Cube("user", ("user", "agent", "provider", "model"), (DAY, MONTH)),
+    Cube("model", ("agent", "provider", "model"), (MINUTE, HOUR, DAY, MONTH), live=True),
+    Cube("user", ("user",), (DAY, MONTH), live=True),
+    Cube("user and agent", ("user", "agent"), (DAY, MONTH)),
+    Cube("user and model", ("user", "provider", "model"), (DAY, MONTH)),
     Cube("session", ("session", "user", "agent"), (DAY, MONTH)),
-    Cube("task", ("task", "agent"), (DAY, MONTH)),
-    Cube("step", ("step", "agent"), (DAY, MONTH)),
+    Cube("task", ("task", "agent"), (DAY, MONTH), live=True),
+    Cube("step", ("step", "agent"), (DAY, MONTH), live=True),
 )
 TAGS = Cube("tag", ("tag", "value"), (DAY, MONTH))  # records that have the tag only
-_PLACES = tuple((cube, tuple(_NAMES.index(name) for name in cube.dimensions)) for cube in CUBES)
+LIVE = frozenset(cube.name for cube in CUBES if cube.live)
+_BLANK = len(_NAMES)
+_PLACES = tuple(
+    (
+        cube.name,
+        cube.grains[0],
+        itemgetter(*[*map(_NAMES.index, cube.dimensions), _BLANK, _BLANK, _BLANK][:KEYS]),
+    )
+    for cube in CUBES
+)
 
-
-class Key(NamedTuple):
-    """Which cell."""
-
-    cube: str
-    grain: int
-    at: int  # minutes since 1970 of the beginning of its period, UTC
-    k1: str
-    k2: str
-    k3: str
-    k4: str
+# Which row: cube, grain, minutes since 1970 of the beginning of its period (UTC), k1, k2, k3, and the tool whose part
+# it is, or "" for the whole.
+Key = tuple[str, int, int, str, str, str, str]
+Cells = dict[Key, list[int]]  # MEASURES, in their order
+Units = dict[Key, "int | Decimal"]  # the last of the key is the unit
 
 
 class ToolDay(msgspec.Struct):
@@ -74,6 +84,7 @@ class Sums:
 
     def __init__(self) -> None:
         self._fine: dict[tuple[Any, ...], Totals] = {}  # by whole attribution and minute
+        self._taken_back = False
         self.tools: dict[tuple[str, int], ToolDay] = {}  # by name and day
 
     def add(self, record: Record, sign: int = 1) -> None:
@@ -92,7 +103,8 @@ class Sums:
             record.step,
             "" if tool else whose.provider,
             "" if tool else whose.model,
-            record.tags or None,
+            "",
+            record.tags or None,  # None hashes faster than an empty map
             minute,
         )
         fine = self._fine.get(key)
@@ -104,6 +116,7 @@ class Sums:
             one = Totals()
             add(one, record)
             fine.merge(one, sign)
+            self._taken_back = True
         if tool and not whose.paused:
             self._tool(whose, minute // 1440 * 1440)
 
@@ -125,53 +138,59 @@ class Sums:
         except ValueError:  # a clock that was set back
             of_day.durations.record(0.0)
 
-    def cells(self, closed: int) -> dict[Key, Totals]:
-        """The cells that these records belong to, and what they add to each.
-
-        Months before `closed` have cells of their own; a later month is the sum of its days.
-        """
-        cells: dict[Key, Totals] = {}
+    def cells(self, closed: int) -> tuple[Cells, Units]:
+        """What these records add to which cells. Months before `closed` have cells in every cube."""
+        cells: Cells = {}
+        units: Units = {}
         for key, totals in self._fine.items():
-            totals.tidy()
+            if self._taken_back:
+                totals.tidy()
             if not totals:
                 continue
-            tags, minute = key[7], key[8]
+            minute = key[-1]
             day = minute // 1440 * 1440
-            for cube, places in _PLACES:
-                keys = [key[place] for place in places]
-                keys += [""] * (KEYS - len(keys))
-                finest = cube.grains[0]
-                _cell(cells, Key(cube.name, finest, day if finest == DAY else minute, *keys)).merge(totals)
-            for name, value in (tags or {}).items():
-                _cell(cells, Key(TAGS.name, DAY, day, name, value, "", "")).merge(totals)
-        for grain in (MINUTE, HOUR, DAY):  # the coarser from the finer: there are fewer of them
-            for key_, totals in list(cells.items()):
-                if key_.grain == grain:
-                    begins = _down(key_.at, grain + 1)
-                    if grain < DAY or begins < closed:
-                        _cell(cells, key_._replace(grain=grain + 1, at=begins)).merge(totals)
-        return cells
+            places: list[tuple[Any, ...]] = [
+                (name, grain, day if grain == DAY else minute, *keys(key)) for name, grain, keys in _PLACES
+            ]
+            places += [(TAGS.name, DAY, day, *tag, "") for tag in (key[_BLANK + 1] or {}).items()]
+            if _month(day) < closed:
+                places += [(place[0], MONTH, _month(day), *place[3:]) for place in places if place[0] not in LIVE]
+            for part, counts in _parts(totals):
+                for place in places:
+                    _add(cells, (*place, part), counts)
+            for unit, amount in (totals.units or {}).items():
+                for place in places:
+                    one: Any = (*place, unit)
+                    units[one] = units.get(one, 0) + amount
+        for sums in (cells, units):  # the coarser from the finer: there are fewer of them
+            for grain in (MINUTE, HOUR, DAY):
+                for row in [row for row in sums if row[1] == grain and (grain < DAY or row[0] in LIVE)]:
+                    coarser = (row[0], grain + 1, _down(row[2], grain + 1), *row[3:])
+                    if sums is cells:
+                        _add(cells, coarser, cells[row])
+                    else:
+                        units[coarser] = units.get(coarser, 0) + units[row]
+        return cells, units
 
 
-def _cell(cells: dict[Key, Totals], key: Key) -> Totals:
-    found = cells.get(key)
-    if found is None:
-        found = cells[key] = Totals()
-    return found
+def _add(cells: Cells, key: Key, counts: list[int]) -> None:
+    known = cells.get(key)
+    # Never changed in place: cells share their first counts.
+    cells[key] = counts if known is None else list(map(add_numbers, known, counts))
 
 
-def rows_of(key: Key, totals: Totals) -> Iterator[tuple[Any, ...]]:
-    """A cell as rows: one for the whole, one for each tool."""
-    yield (*key, "", *totals.counts(), 0, 0)
+def _parts(totals: Totals) -> Iterator[tuple[str, list[int]]]:
+    """The whole, and each tool's part of it."""
+    yield "", [*totals.counts(), 0, 0]
     turns, ran = totals.turns or {}, totals.ran or {}
     for tool in {**turns, **ran}:
         share = turns.get(tool)
         counts = [0] * len(COUNTERS) if share is None else share.counts()
-        yield (*key, tool, *counts, 0 if share is None else share.asked, ran.get(tool, 0))
+        yield tool, [*counts, 0 if share is None else share.asked, ran.get(tool, 0)]
 
 
 def fill(totals: Totals, part: str, counts: Sequence[int]) -> None:
-    """Add a row that `rows_of` made to totals."""
+    """Add a cell, or a tool's part of one, to totals."""
     if not part:
         totals.add_counts(counts)
         return
@@ -229,7 +248,8 @@ def plan(
 ) -> Plan:
     """How to answer: `since` and `until` in microseconds; the rollups begin at minute `first` and end before `last`.
 
-    Months before `closed` have cells. `floors` says from which minute on the cells of a grain are still there.
+    Months before `closed` have cells in every cube. `floors` says from which minute on the cells of a grain are still
+    there.
     """
     cube = cube_for(dimensions)
     if cube is None:
@@ -256,7 +276,7 @@ def plan(
         scans.append((high * MICROS, until))
     kept = []
     for grain, start, stop in cells:
-        if grain == MONTH and stop > closed:
+        if grain == MONTH and stop > closed and not cube.live:
             kept.append((DAY, max(start, closed), stop))
             stop = closed
             if start >= stop:

@@ -8,6 +8,7 @@ records behind `folded` from one snapshot, so that sums are those of the records
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, time, timedelta
@@ -18,8 +19,25 @@ from ..errors import StoreError
 from ..records import Record
 from ..totals import OTHER
 from .base import Settlement
-from .cells import DAY, HOUR, MEASURES, MICROS, MINUTE, MONTH, Key, Sums, minute_of, month_of, next_month, rows_of
-from .rows import NAMES, dead_document, micros, record_of, row_of
+from .cells import (
+    CUBES,
+    DAY,
+    HOUR,
+    KEYS,
+    MAX_CELLS,
+    MEASURES,
+    MICROS,
+    MINUTE,
+    MONTH,
+    TAGS,
+    Cells,
+    Key,
+    Sums,
+    minute_of,
+    month_of,
+    next_month,
+)
+from .rows import NAMES, as_stored, dead_document, micros, record_of, row_of
 from .schema import KEY, META
 from .spill import Spill
 from .writer import Item, Writer
@@ -45,10 +63,14 @@ INSERT = f"INSERT INTO record (seq, {_COLUMNS}) VALUES ({', '.join('?' * (len(NA
 CURRENT = "NOT EXISTS (SELECT 1 FROM record c WHERE c.corrects = r.id AND c.revision = r.revision + 1)"
 _KEY = ", ".join(KEY)
 ADDED = ", ".join(f"{name} = cell.{name} + excluded.{name}" for name in MEASURES)
+_MARKS = ", ".join("?" * (len(KEY) + 1 + len(MEASURES)))
 _CELL = (
-    f"INSERT INTO cell ({_KEY}, part, {', '.join(MEASURES)}) VALUES ({', '.join('?' * (8 + len(MEASURES)))}) "
+    f"INSERT INTO cell ({_KEY}, part, {', '.join(MEASURES)}) VALUES ({_MARKS}) "
     f"ON CONFLICT ({_KEY}, part) DO UPDATE SET {ADDED}"
 )
+
+
+_DIMENSIONS = {cube.name: cube.dimensions for cube in CUBES}
 
 
 class Refused(Exception):
@@ -65,6 +87,7 @@ class Ledger:
         self._tail: list[tuple[int, Record]] = []  # what this process has written and not folded, if nobody else has
         self._sizes: dict[tuple[str, int, int], list[int]] = {}
         self._folds = 0
+        self._closed = 0  # months before this minute have cells in every cube
         self._next_upkeep = 0.0
         self._spill = None if spill is None else Spill(spill)
         self._writer = Writer(
@@ -154,19 +177,23 @@ class Ledger:
         dead: list[tuple[Item, BaseException]] = []
         for item in items:
             try:
-                rows.append((item, row_of(item.record)))
+                row = row_of(item.record)
+                rows.append((item._replace(record=as_stored(item.record, row)), row))
             except Exception as error:
                 dead.append((item, error))
         self._store_rows(rows, dead)
 
     def _store_rows(self, rows: list[tuple[Item, tuple[Any, ...]]], dead: list[tuple[Item, BaseException]]) -> None:
         """Write what can be written; what is refused is found by halves, and buried."""
+        ready = _Ready.of(rows, self._closed) if len(rows) >= FOLD else None
         try:
             with self._writing() as db:
-                new, tail = self._write(db, rows)
+                new, tail = self._write(db, rows, ready)
                 for item, error in dead:
                     self._bury(db, item, error)
-        except Refused as refused:
+        except StoreError:
+            raise
+        except Exception as refused:  # by the database; or it is a bug of ours, which must not stop all that follows
             if len(rows) > 1:
                 half = len(rows) // 2
                 self._store_rows(rows[:half], dead)
@@ -188,7 +215,10 @@ class Ledger:
         for item, error in dead:
             self._told(StoreError(f"{getattr(item.record, 'id', '?')!s} cannot be stored: {error}"))
 
-    def _write(self, db: Database, rows: list[tuple[Item, tuple[Any, ...]]]) -> tuple[int, list[tuple[int, Record]]]:
+    def _write(
+        self, db: Database, rows: list[tuple[Item, tuple[Any, ...]]], ready: _Ready | None
+    ) -> tuple[int, list[tuple[int, Record]]]:
+        """Write what is not there yet; how many that were, and the records that wait for the rollups now."""
         if not rows:
             return 0, []
         folded, last = self._position(db)
@@ -220,13 +250,16 @@ class Ledger:
                     raise
                 except Exception as error:
                     raise Refused(f"a settlement failed: {type(error).__name__}: {error}") from error
-        if last - folded >= FOLD:
-            plain = (
-                complete and not corrected and not db.rows("SELECT 1 FROM record WHERE corrects IS NOT NULL LIMIT 1")
-            )
-            self._fold(db, folded, last, [record for _, record in tail] if plain else None)
-            return len(new), []
-        return len(new), tail if complete else []
+        if last - folded < FOLD:
+            return len(new), tail if complete else []
+        plain = complete and not corrected and not db.rows("SELECT 1 FROM record WHERE corrects IS NOT NULL LIMIT 1")
+        if not plain:
+            self._fold(db, folded, last)
+        elif ready is not None and len(tail) == len(rows):
+            self._add_sums(db, ready, last)
+        else:
+            self._fold(db, folded, last, [record for _, record in tail])
+        return len(new), []
 
     def _position(self, db: Database) -> tuple[int, int]:
         """Up to which record the rollups are complete, and the last one there is."""
@@ -254,18 +287,43 @@ class Ledger:
         else:
             for record, sign in deltas(db, folded):
                 sums.add(record, sign)
-        self._add_sums(db, sums)
+        self._add_sums(db, _Ready(sums, self._closed), last)
+
+    def _add_sums(self, db: Database, ready: _Ready, last: int) -> None:
+        self._folds += 1
+        self._close_months(db)
+        if ready.closed != self._closed:
+            ready = _Ready(ready.sums, self._closed)
+        cells = self._bounded(db, ready.cells)
+        self._add_cells(db, ready.rows if cells is ready.cells else _rows(cells))
+        if ready.units:
+            self._add_units(db, sorted((*key, str(amount)) for key, amount in ready.units.items()))
+        self._add_tools(db, ready.sums)
         db.run(META, ("folded", str(last)))
 
-    def _add_sums(self, db: Database, sums: Sums) -> None:
-        self._folds += 1
-        cells = self._bounded(db, sums.cells(self._close_months(db)))
-        self._add_cells(db, [row for key in sorted(cells) for row in rows_of(key, cells[key])])
-        units = [
-            (*key, unit, str(amount)) for key, totals in cells.items() for unit, amount in (totals.units or {}).items()
-        ]
-        if units:
-            self._add_units(db, sorted(units))
+    def _close_months(self, db: Database) -> None:
+        """Give the months that are over cells in every cube."""
+        ((known,),) = db.rows("SELECT (SELECT value FROM meta WHERE name = 'closed')")
+        present = month_of(minute_of(self._clock(db)))
+        closed = present if known is None else int(known)
+        while closed < present:
+            after = next_month(closed)
+            names = ", ".join(f"'{cube.name}'" for cube in (*CUBES, TAGS) if not cube.live)
+            days = f"cube IN ({names}) AND grain = {DAY} AND at >= {closed} AND at < {after}"
+            db.run(
+                f"INSERT INTO cell ({_KEY}, part, {', '.join(MEASURES)}) "
+                f"SELECT cube, {MONTH}, {closed}, k1, k2, k3, part, {', '.join(f'SUM({n})' for n in MEASURES)} "
+                f"FROM cell WHERE {days} GROUP BY cube, k1, k2, k3, part"
+            )
+            units = db.rows(f"SELECT cube, k1, k2, k3, unit, amount FROM cell_unit WHERE {days}")
+            if units:
+                self._add_units(db, [(row[0], MONTH, closed, *row[1:5], str(row[5])) for row in units])
+            closed = after
+        if known is None or int(known) != closed:
+            db.run(META, ("closed", str(closed)))
+        self._closed = closed
+
+    def _add_tools(self, db: Database, sums: Sums) -> None:
         for (name, at), day in sorted(sums.tools.items()):
             durations = day.durations.to_dict()
             db.run(
@@ -291,31 +349,8 @@ class Ledger:
                 [(name, at, bucket, calls) for bucket, calls in buckets],
             )
 
-    def _close_months(self, db: Database) -> int:
-        """Give the months that are over cells of their own; since when the present one is."""
-        ((known,),) = db.rows("SELECT (SELECT value FROM meta WHERE name = 'closed')")
-        present = month_of(minute_of(self._clock(db)))
-        closed = present if known is None else int(known)
-        while closed < present:
-            after = next_month(closed)
-            days = f"grain = {DAY} AND at >= {closed} AND at < {after}"
-            db.run(
-                f"INSERT INTO cell ({_KEY}, part, {', '.join(MEASURES)}) "
-                f"SELECT cube, {MONTH}, {closed}, k1, k2, k3, k4, part, {', '.join(f'SUM({n})' for n in MEASURES)} "
-                f"FROM cell WHERE {days} GROUP BY cube, k1, k2, k3, k4, part"
-            )
-            units = db.rows(f"SELECT cube, k1, k2, k3, k4, unit, amount FROM cell_unit WHERE {days}")
-            if units:
-                self._add_units(db, [(row[0], MONTH, closed, *row[1:6], str(row[6])) for row in units])
-            closed = after
-        if known is None or int(known) != closed:
-            db.run(META, ("closed", str(closed)))
-        return closed
-
-    def _bounded(self, db: Database, cells: dict[Key, Any]) -> dict[Key, Any]:
+    def _bounded(self, db: Database, cells: Cells) -> Cells:
         """The cells, with newcomers under "(other)" where there are too many of a cube and a period."""
-        from .cells import MAX_CELLS
-
         groups: dict[tuple[str, int, int], int] = {}
         for key in cells:
             groups[key[:3]] = groups.get(key[:3], 0) + 1
@@ -333,18 +368,16 @@ class Ledger:
             self._sizes.clear()
         if not full:
             return cells
-        bounded: dict[Key, Any] = {}
-        for key, totals in cells.items():
+        bounded: Cells = {}
+        for key, counts in cells.items():
             if key[:3] in full and not db.rows(
                 "SELECT 1 FROM cell WHERE cube = ? AND grain = ? AND at = ? AND k1 = ? AND k2 = ? AND k3 = ? "
-                "AND k4 = ? AND part = ''",
+                "AND part = ?",
                 key,
             ):
                 key = _other(key)
-            if key in bounded:
-                bounded[key].merge(totals)
-            else:
-                bounded[key] = totals
+            known = bounded.get(key)
+            bounded[key] = counts if known is None else [one + two for one, two in zip(known, counts, strict=True)]
         return bounded
 
     def _upkeep(self) -> None:
@@ -398,20 +431,47 @@ class Ledger:
         return gone
 
 
+class _Ready:
+    """Sums, counted before the ledger is locked, so that others can write meanwhile."""
+
+    def __init__(self, sums: Sums, closed: int) -> None:
+        self.sums, self.closed = sums, closed
+        self.cells, self.units = sums.cells(closed)
+        self.rows = _rows(self.cells)
+
+    @classmethod
+    def of(cls, rows: list[tuple[Item, tuple[Any, ...]]], closed: int) -> _Ready:
+        sums = Sums()
+        for item, _ in rows:
+            sums.add(item.record)
+        return cls(sums, closed)
+
+
+def _rows(cells: Cells) -> list[tuple[Any, ...]]:
+    """In one order for all writers: rows that are changed in different orders would make databases wait in circles."""
+    return [(*key, *cells[key]) for key in sorted(cells)]
+
+
 def _other(key: Key) -> Key:
     """The cell of those who come too late: provider and model stay, there are not many of them."""
-    names = {"model": (0,), "user": (0, 1), "session": (0, 1, 2), "task": (0, 1), "step": (0, 1), "tag": (1,)}[key.cube]
-    keys = [OTHER if place in names else value for place, value in enumerate(key[3:])]
-    return Key(*key[:3], *keys)
+    cube, grain, at, k1, k2, k3, part = key
+    names = TAGS.dimensions if cube == TAGS.name else _DIMENSIONS[cube]
+    keys = [
+        OTHER if value and name not in ("provider", "model", "tag") else value
+        for name, value in zip((*names, "", "")[:KEYS], (k1, k2, k3), strict=True)
+    ]
+    return (cube, grain, at, keys[0], keys[1], keys[2], part)
 
 
 def deltas(db: Database, folded: int) -> Iterator[tuple[Record, int]]:
     """What the records behind `folded` change: each once, less what they correct of those before."""
-    for row in db.rows(f"SELECT {_OF_R} FROM record r WHERE r.seq > ? AND {CURRENT} ORDER BY r.seq", (folded,)):
-        yield record_of(row), 1
+    new = f"SELECT {_OF_R} FROM record r WHERE r.seq > ? AND {CURRENT} ORDER BY r.seq"
     old = (
         f"SELECT {_OF_R} FROM record n JOIN record r ON r.id = n.corrects AND r.revision = n.revision - 1 "
         "WHERE n.seq > ? AND n.corrects IS NOT NULL AND r.seq <= ?"
     )
-    for row in db.rows(old, (folded, folded)):
-        yield record_of(row), -1
+    for sql, params, sign in ((new, (folded,), 1), (old, (folded, folded), -1)):
+        for row in db.rows(sql, params):
+            # What is damaged counts nowhere, and is what `verify` reports; it must not stop everything else.
+            with contextlib.suppress(StoreError):
+                yield record_of(row), sign

@@ -304,7 +304,7 @@ class PostgresStore(Upkeep, Reading, Ledger):
 
     def _add_units(self, db: Any, rows: list[tuple[Any, ...]]) -> None:
         db.many(
-            f"INSERT INTO cell_unit ({_KEY}, unit, amount) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?::numeric) "
+            f"INSERT INTO cell_unit ({_KEY}, unit, amount) VALUES (?, ?, ?, ?, ?, ?, ?, ?::numeric) "
             f"ON CONFLICT ({_KEY}, unit) DO UPDATE SET amount = cell_unit.amount + excluded.amount",
             rows,
         )

@@ -6,7 +6,7 @@ is cut at 1,000 characters and loses NUL and lone surrogates, which databases re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from math import isfinite
@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from ..encoding import from_document, to_document, totals_document, totals_from_document
+from ..errors import StoreError
 from ..records import (
     EMPTY,
     RUN,
@@ -119,6 +120,8 @@ def row_of(record: Record) -> tuple[Any, ...]:
 
 def _usage_row(record: UsageRecord) -> tuple[Any, ...]:
     usage, cost = record.usage, record.cost
+    if record.kind not in _OF_CALLS:
+        raise ValueError(f"a model call is one of {', '.join(_OF_CALLS)}, not {record.kind!r}")
     more: dict[str, Any] = {}
     if record.time_to_first_token is not None:
         more["ttft"] = _real(record.time_to_first_token)
@@ -127,7 +130,7 @@ def _usage_row(record: UsageRecord) -> tuple[Any, ...]:
     if record.attempt != 1:
         more["attempt"] = index(record.attempt)
     if record.notes:
-        more["notes"] = record.notes
+        more["notes"] = _texts(record.notes)
     if record.corrects is not None:
         more["corrects"] = to_document(record.corrects)
     counts: tuple[int | None, ...] = _NO_USAGE
@@ -147,9 +150,9 @@ def _usage_row(record: UsageRecord) -> tuple[Any, ...]:
         if usage.units:
             more["units"] = {_text(name): _unit(number) for name, number in usage.units.items()}
         if usage.missing:
-            more["missing"] = usage.missing
+            more["missing"] = _texts(usage.missing)
         if usage.context:
-            more["context"] = dict(usage.context)
+            more["context"] = {_text(str(name)): _text(str(value)) for name, value in usage.context.items()}
         if usage.reported_pico is not None:
             more["reported"] = index(usage.reported_pico)
     rest = _rest_of(cost, record.model)
@@ -166,13 +169,13 @@ def _usage_row(record: UsageRecord) -> tuple[Any, ...]:
         1 if record.cached else 0,
         1 if record.estimated else 0,
         *counts,
-        str(cost.status),
+        str(CostStatus(cost.status)),
         _money(cost.list_pico),
         _money(cost.billed_pico),
         _money(cost.input_pico),
         _money(cost.output_pico),
-        cost.card_id,
-        _json([_text(tool) for tool in record.tools]) if record.tools else None,
+        _optional(cost.card_id),
+        _json(_texts(record.tools)) if record.tools else None,
         _tags(record.tags),
         _json(more) if more else None,
     )
@@ -181,13 +184,13 @@ def _usage_row(record: UsageRecord) -> tuple[Any, ...]:
 def _rest_of(cost: Cost, model: str) -> dict[str, Any]:
     rest: dict[str, Any] = {}
     if cost.model != model:
-        rest["model"] = cost.model
+        rest["model"] = _optional(cost.model)
     if cost.missing:
-        rest["missing"] = cost.missing
+        rest["missing"] = _texts(cost.missing)
     if cost.assumptions:
-        rest["assumptions"] = cost.assumptions
+        rest["assumptions"] = _texts(cost.assumptions)
     if cost.reason is not None:
-        rest["reason"] = cost.reason
+        rest["reason"] = _text(cost.reason)
     if cost.reported_pico is not None:
         rest["reported"] = index(cost.reported_pico)
     return rest
@@ -214,7 +217,7 @@ def _run_row(record: RunRecord) -> tuple[Any, ...]:
 
 
 def _who(record: Record) -> tuple[Any, ...]:
-    if not record.id or type(record.id) is not str or len(record.id) > TEXT or "\0" in record.id:
+    if not record.id or type(record.id) is not str or _text(record.id) != record.id:
         raise ValueError(f"a record's id is a text of 1 to {TEXT:,} characters, not {record.id!r}")
     duration = record.duration
     return (
@@ -250,6 +253,10 @@ def _text(text: str) -> str:
     if text.isascii():
         return text.replace("\0", "") if "\0" in text else text
     return text.encode("utf-8", "replace").decode().replace("\0", "")
+
+
+def _texts(texts: Iterable[str]) -> list[str]:
+    return [_text(text) for text in texts]
 
 
 def _optional(text: str | None) -> str | None:
@@ -301,8 +308,27 @@ def _json(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------- and back
 
 
+def as_stored(record: Record, row: tuple[Any, ...]) -> Record:
+    """The record as the ledger has it: another one only if a text had to be cut or cleaned."""
+    plain = row[11:16] == (record.agent, record.task, record.user, record.session, record.step)
+    if type(record) is UsageRecord:
+        plain = plain and row[17] == record.provider and row[18] == record.model
+        plain = plain and all(_text(tool) is tool for tool in record.tools)
+    elif type(record) is ToolRecord:
+        plain = plain and row[16] == record.name
+    plain = plain and all(type(value) is str and _text(value) is value for tag in record.tags.items() for value in tag)
+    return record if plain else record_of(row)
+
+
 def record_of(row: tuple[Any, ...]) -> Record:
-    """The record that `row_of` made this row of; columns as in `NAMES`."""
+    """The record that `row_of` made this row of; columns as in `NAMES`. `StoreError` for a row that is damaged."""
+    try:
+        return _record_of(row)
+    except Exception as error:
+        raise StoreError(f"the ledger is damaged at record {row[0]!r}: {type(error).__name__}: {error}") from error
+
+
+def _record_of(row: tuple[Any, ...]) -> Record:
     kind = _KINDS[row[3]]
     more: Any = EMPTY if row[42] is None else _decode(row[42])
     tags = EMPTY if row[41] is None else FrozenMap(_decode(row[41]))
@@ -383,6 +409,7 @@ def record_of(row: tuple[Any, ...]) -> Record:
     )
 
 
+_OF_CALLS = (Kind.LLM, Kind.EMBEDDING, Kind.RERANK)
 _KINDS = {kind.value: kind for kind in Kind}
 _STATUSES = {status.value: status for status in Status}
 _COSTS = {status.value: status for status in CostStatus}

@@ -9,7 +9,7 @@ VERSION = 1
 READABLE_BY = 1  # the oldest version of this schema whose library may still write to the tables
 
 META = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-KEY = ("cube", "grain", "at", "k1", "k2", "k3", "k4")
+KEY = ("cube", "grain", "at", "k1", "k2", "k3")
 
 
 def tables(types: dict[str, str], suffix: str) -> list[str]:

@@ -222,7 +222,7 @@ class SQLiteStore(Upkeep, Reading, Ledger):
     def _add_units(self, db: Any, rows: list[tuple[Any, ...]]) -> None:
         key = ", ".join(schema.KEY)
         db.many(
-            f"INSERT INTO cell_unit ({key}, unit, amount) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            f"INSERT INTO cell_unit ({key}, unit, amount) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
             f"ON CONFLICT ({key}, unit) DO UPDATE SET amount = exact_add(cell_unit.amount, excluded.amount)",
             rows,
         )

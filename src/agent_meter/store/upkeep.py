@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 from ..records import Record
 from ..totals import OTHER
 from .base import Audit, Difference, Price, Progress
-from .cells import DAY, HOUR, MEASURES, MICROS, MINUTE, MONTH, Sums, month_of, rows_of
+from .cells import CUBES, DAY, LIVE, MEASURES, MICROS, MONTH, TAGS, Sums, month_of
 from .ledger import Database, deltas
 from .memory import repriced
 from .reading import pages
@@ -18,11 +19,15 @@ from .schema import KEY
 
 _KEY = ", ".join(KEY)
 _ROW = ", ".join((*KEY, "part", *MEASURES))
+_COUNTS = len(KEY) + 1  # where the counts of a row begin
 _DAY = 1440
+_ZERO = (0,) * len(MEASURES)
+_UNIT = "\0"  # before the name of a unit, where a row has the name of a tool
+TOOLS = "tools"
 _MANY = 1_000  # differences that are listed one by one
 
 _Group = tuple[str, int, int]  # cube, grain, beginning
-_Rows = dict[tuple[str, ...], tuple[int, ...]]  # by keys and part
+_Rows = dict[tuple[str, ...], tuple[Any, ...]]  # by keys and part
 
 
 class Upkeep:
@@ -40,36 +45,53 @@ class Upkeep:
             ((audit.dead,),) = db.rows("SELECT COUNT(*) FROM dead")
             ((audit.records,),) = db.rows("SELECT COUNT(*) FROM record")
             ((audit.cells,),) = db.rows("SELECT COUNT(*) FROM cell")
-            wrong, costs = _Checking(db, price, progress, audit.records).all()
+            checking = _Checking(db, price, progress, audit.records)
+            try:
+                checking.all()
+            except Exception as error:  # whatever stands in a file that something else has written to
+                audit.differences.append(Difference("damage", f"{type(error).__name__}: {error}"))
+            wrong, costs = checking.wrong, checking.costs
         for record in costs:
             audit.differences += repriced(record, price, ledger if repair else None)  # type: ignore[arg-type]
-        audit.differences += [Difference("rollup", *said, repaired=repair) for _, said in wrong[:_MANY]]
-        if repair and wrong:
-            self._rebuild([group for group, _ in wrong])
+        right = self._rebuild([group for group, _ in wrong]) if repair else set()
+        audit.differences += [Difference("rollup", *said, repaired=group in right) for group, said in wrong[:_MANY]]
         if repair and costs:
             ledger.flush()
         return audit
 
-    def _rebuild(self, groups: Iterable[_Group]) -> None:
-        """Put the cells of these cubes and periods right, from the records; months from their days."""
+    def _rebuild(self, groups: Iterable[_Group]) -> set[_Group]:
+        """Put the cells of these cubes and periods right, months from their days; which could be."""
         ledger: Any = self
-        for cube, grain, at in sorted(dict.fromkeys(groups), key=lambda group: group[1]):
+        done = set()
+        for group in sorted(dict.fromkeys(groups), key=lambda group: group[1]):
+            cube, grain, at = group
             with ledger._writer.turn, ledger._writing() as db:
                 folded, last = ledger._position(db)
                 if last > folded:
                     ledger._fold(db, folded, last)
                 ledger._tail = []
+                if cube == TOOLS:
+                    db.run("DELETE FROM tool_day WHERE at = ?", (at,))
+                    db.run("DELETE FROM tool_bucket WHERE at = ?", (at,))
+                    ledger._add_tools(db, _sums(db, at))
+                    done.add(group)
+                    continue
                 if grain == MONTH:
-                    right = _months_from_days(db, cube, at)
+                    rows = _months_from_days(db, cube, at)
+                elif any(OTHER in keys for keys in _stored(db, cube, grain, at, at + 1).get(group, ())):
+                    continue  # who was put under "(other)" cannot be told any more
                 else:
-                    right = _computed(db, at // _DAY * _DAY).get((cube, grain, at), {})
-                    if OTHER in {keys[0] for keys in _stored(db, (cube, grain, at))}:
-                        continue  # who was put under "(other)" cannot be told any more
-                where = "WHERE cube = ? AND grain = ? AND at = ?"
-                db.run(f"DELETE FROM cell {where}", (cube, grain, at))
-                marks = ", ".join("?" * (8 + len(MEASURES)))
-                rows = [(cube, grain, at, *keys, *counts) for keys, counts in right.items()]
-                db.many(f"INSERT INTO cell ({_ROW}) VALUES ({marks})", rows)
+                    rows = _computed(_sums(db, at // _DAY * _DAY)).get(group, {})
+                for table in ("cell", "cell_unit"):
+                    db.run(f"DELETE FROM {table} WHERE cube = ? AND grain = ? AND at = ?", group)
+                cells = [(*group, *keys, *counts) for keys, counts in rows.items() if keys[3][:1] != _UNIT]
+                marks = ", ".join("?" * (len(KEY) + 1 + len(MEASURES)))
+                db.many(f"INSERT INTO cell ({_ROW}) VALUES ({marks})", cells)
+                units = [(*group, *k[:3], k[3][1:], str(n[0])) for k, n in rows.items() if k[3][:1] == _UNIT]
+                if units:
+                    ledger._add_units(db, units)
+                done.add(group)
+        return done
 
 
 class _Checking:
@@ -78,10 +100,10 @@ class _Checking:
     def __init__(self, db: Database, price: Price | None, progress: Progress | None, whole: int) -> None:
         self._db, self._price, self._progress, self._whole = db, price, progress, whole
         self._seen = 0
-        self._wrong: list[tuple[_Group, tuple[str, Any, Any]]] = []
-        self._costs: list[Record] = []
+        self.wrong: list[tuple[_Group, tuple[str, Any, Any]]] = []
+        self.costs: list[Record] = []
 
-    def all(self) -> tuple[list[tuple[_Group, tuple[str, Any, Any]]], list[Record]]:
+    def all(self) -> None:
         db = self._db
         pruned = int(db.rows("SELECT (SELECT value FROM meta WHERE name = 'pruned')")[0][0] or 0)
         days = {day for (day,) in db.rows("SELECT DISTINCT at FROM cell WHERE cube = 'model' AND grain = ?", (DAY,))}
@@ -95,52 +117,67 @@ class _Checking:
         for day in sorted(days):
             if day >= pruned:
                 self._check_day(day, floors)
-        closed = _closed(db)
+        closed = int(db.rows("SELECT (SELECT value FROM meta WHERE name = 'closed')")[0][0] or 0)
         found = db.rows("SELECT DISTINCT cube, at FROM cell WHERE grain IN (?, ?)", (DAY, MONTH))
         for cube, at in sorted({(cube, month_of(at)) for cube, at in found}):
-            if at < closed:
-                group = (cube, MONTH, at)
-                self._compare(group, _stored(db, group), _months_from_days(db, cube, at))
+            if cube not in LIVE and at >= closed:
+                continue
+            group = (cube, MONTH, at)
+            self._compare(group, _stored(db, cube, MONTH, at, at + 1).get(group, {}), _months_from_days(db, cube, at))
         if self._progress is not None:
             self._progress(self._whole, self._whole)
-        return self._wrong, self._costs
 
     def _check_day(self, day: int, floors: dict[int, int]) -> None:
-        computed = _computed(self._db, day, self._look)
+        sums = _sums(self._db, day, self._look)
+        computed = _computed(sums)
         stored: dict[_Group, _Rows] = {group: {} for group in computed}
-        for grain in (MINUTE, HOUR, DAY):
-            for row in self._db.rows(
-                f"SELECT {_ROW} FROM cell WHERE grain = ? AND at >= ? AND at < ?", (grain, day, day + _DAY)
-            ):
-                if any(row[8:]):
-                    stored.setdefault(row[:3], {})[tuple(row[3:8])] = tuple(int(count) for count in row[8:])
+        for cube in (*CUBES, TAGS):
+            for grain in cube.grains:
+                if grain != MONTH:
+                    stored.update(_stored(self._db, cube.name, grain, day, day + _DAY))
         for group, rows in stored.items():
             if group[2] >= floors.get(group[1], group[2]):
                 self._compare(group, rows, computed.get(group, {}))
+        tools: _Rows = {
+            (name,): (one.ok, one.failed, one.denied, one.pico, one.chunks, one.durations.count)
+            for (name, at), one in sums.tools.items()
+            if at == day
+        }
+        known: _Rows = {
+            (row[0],): tuple(int(count or 0) for count in row[1:])
+            for row in self._db.rows(
+                "SELECT name, ok, failed, denied, pico, chunks, (SELECT SUM(calls) FROM tool_bucket b "
+                "WHERE b.name = d.name AND b.at = d.at) FROM tool_day d WHERE at = ?",
+                (day,),
+            )
+        }
+        for keys in tools.keys() | known.keys():
+            if (said := known.get(keys, ())) != (right := tools.get(keys, ())):
+                group = (TOOLS, DAY, day)
+                self.wrong.append((group, (f"tool {keys[0]} {_period(group)}", said, right)))
 
     def _look(self, record: Record) -> None:
         self._seen += 1
         if self._progress is not None and self._seen % 10_000 == 0:
             self._progress(min(self._seen, self._whole), self._whole)
         if self._price is not None and repriced(record, self._price, None):
-            self._costs.append(record)
+            self.costs.append(record)
 
     def _compare(self, group: _Group, stored: _Rows, computed: _Rows) -> None:
-        if any(keys[0] == OTHER or keys[1] == OTHER for keys in stored):
+        if any(OTHER in keys for keys in (*stored, *computed)):
             # Who came too late to have a cell is under "(other)": the sum must be right all the same.
             stored, computed = {("(all)",): _sum(stored)}, {("(all)",): _sum(computed)}
         for keys in stored.keys() | computed.keys():
-            zero = (0,) * len(MEASURES)
-            said, right = stored.get(keys, zero), computed.get(keys, zero)
+            said, right = stored.get(keys, _ZERO), computed.get(keys, _ZERO)
             if said != right:
-                name = next(name for name, one, two in zip(MEASURES, said, right, strict=True) if one != two)
-                place = MEASURES.index(name)
-                where = f"{group[0]} {'/'.join(keys)} {_period(group)}: {name}"
-                self._wrong.append((group, (where, said[place], right[place])))
+                place = next(place for place, pair in enumerate(zip(said, right, strict=True)) if pair[0] != pair[1])
+                name = keys[-1][1:] if keys[-1][:1] == _UNIT else MEASURES[place]
+                where = f"{group[0]} {'/'.join(keys[:3])} {_period(group)}: {name}"
+                self.wrong.append((group, (where, said[place], right[place])))
 
 
-def _computed(db: Database, day: int, look: Any = None) -> dict[_Group, _Rows]:
-    """The cells of a day, from the records of that day, but for its month's."""
+def _sums(db: Database, day: int, look: Any = None) -> Sums:
+    """What the records of a day come to."""
     sums = Sums()
     for page in pages(db, day * MICROS, (day + _DAY) * MICROS, "", ()):
         for _, row in page:
@@ -152,42 +189,52 @@ def _computed(db: Database, day: int, look: Any = None) -> dict[_Group, _Rows]:
     for record, sign in deltas(db, folded):  # not counted yet
         if day * MICROS <= micros(record.started_at) < (day + _DAY) * MICROS:
             sums.add(record, -sign)
+    return sums
+
+
+def _computed(sums: Sums) -> dict[_Group, _Rows]:
+    """The cells of a day, but for its month's."""
     groups: dict[_Group, _Rows] = {}
-    for key, totals in sums.cells(closed=0).items():
-        rows = groups.setdefault(key[:3], {})
-        for row in rows_of(key, totals):
-            if any(row[8:]):
-                rows[tuple(row[3:8])] = tuple(row[8:])
+    cells, units = sums.cells(closed=0)
+    for key, counts in cells.items():
+        if key[1] != MONTH and any(counts):
+            groups.setdefault(key[:3], {})[key[3:]] = tuple(counts)
+    for key, amount in units.items():
+        if key[1] != MONTH and amount:
+            groups.setdefault(key[:3], {})[(*key[3:6], _UNIT + key[6])] = _amount(amount)
     return groups
 
 
-def _closed(db: Database) -> int:
-    """Months before this minute have cells of their own."""
-    return int(db.rows("SELECT (SELECT value FROM meta WHERE name = 'closed')")[0][0] or 0)
+def _amount(amount: Any) -> tuple[Any, ...]:
+    return (Decimal(amount), *_ZERO[1:])
 
 
-def _stored(db: Database, group: _Group) -> _Rows:
-    found = db.rows(f"SELECT {_ROW} FROM cell WHERE cube = ? AND grain = ? AND at = ?", group)
-    return {tuple(row[3:8]): tuple(int(count) for count in row[8:]) for row in found if any(row[8:])}
+def _stored(db: Database, cube: str, grain: int, low: int, high: int) -> dict[_Group, _Rows]:
+    groups: dict[_Group, _Rows] = {}
+    where = "WHERE cube = ? AND grain = ? AND at >= ? AND at < ?"
+    for row in db.rows(f"SELECT {_ROW} FROM cell {where}", (cube, grain, low, high)):
+        if any(row[_COUNTS:]):
+            counts = tuple(int(count or 0) for count in row[_COUNTS:])
+            groups.setdefault(tuple(row[:3]), {})[tuple(row[3:_COUNTS])] = counts
+    for row in db.rows(f"SELECT {_KEY}, unit, amount FROM cell_unit {where}", (cube, grain, low, high)):
+        if amount := Decimal(row[7]):
+            groups.setdefault(tuple(row[:3]), {})[(*row[3:6], _UNIT + row[6])] = _amount(amount)
+    return groups
 
 
 def _months_from_days(db: Database, cube: str, at: int) -> _Rows:
     sums: _Rows = {}
-    for row in db.rows(
-        f"SELECT {_ROW} FROM cell WHERE cube = ? AND grain = ? AND at >= ? AND at < ?",
-        (cube, DAY, at, month_of(at + 32 * _DAY)),
-    ):
-        keys = tuple(row[3:8])
-        known = sums.get(keys)
-        counts = tuple(int(count) for count in row[8:])
-        sums[keys] = counts if known is None else tuple(map(sum, zip(known, counts, strict=True)))
+    for rows in _stored(db, cube, DAY, at, month_of(at + 32 * _DAY)).values():
+        for keys, counts in rows.items():
+            known = sums.get(keys)
+            sums[keys] = counts if known is None else tuple(map(sum, zip(known, counts, strict=True)))
     return {keys: counts for keys, counts in sums.items() if any(counts)}
 
 
 def _sum(rows: _Rows) -> tuple[int, ...]:
     """The sum of the whole cells, parts left out."""
-    whole = [counts for keys, counts in rows.items() if not keys[-1]]
-    return tuple(map(sum, zip(*whole, strict=True))) if whole else (0,) * len(MEASURES)
+    whole = [counts for keys, counts in rows.items() if not keys[-1] or keys[-1][:1] == _UNIT]
+    return tuple(map(sum, zip(*whole, strict=True))) if whole else _ZERO
 
 
 def _period(group: _Group) -> str:

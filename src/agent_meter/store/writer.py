@@ -30,6 +30,7 @@ LIMIT = 50_000  # records; about 40 MB
 _IDLE = 0.25  # seconds without a record after which there is time for upkeep
 # Before the thread looks at the queue: who flushes at once has written it by then, and is not disturbed.
 _LAZY = 0.001
+_PATIENCE = 5.0  # seconds that a caller helps a store that has too much to do
 _AGAIN = 0.5  # seconds after a failure before the next attempt
 
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
@@ -110,16 +111,18 @@ class Writer:
 
     def _make_room(self) -> bool:
         """The queue is full: while the store works, help; while it fails, nobody waits for it."""
-        if self.last_error is not None or self.busy_here:
-            return self.busy_here
-        if self.turn.acquire(timeout=5.0):
-            try:
-                if len(self._queue) >= self._limit:
-                    self._write_some()
-            except StoreError:
-                pass
-            finally:
-                self._release()
+        if self.busy_here:
+            return True
+        deadline = time.monotonic() + _PATIENCE
+        while len(self._queue) >= self._limit and self.last_error is None and time.monotonic() < deadline:
+            if self.turn.acquire(timeout=0.1):
+                try:
+                    if len(self._queue) >= self._limit:
+                        self._write_some()
+                except StoreError:
+                    break
+                finally:
+                    self._release()
         return len(self._queue) < self._limit
 
     def _leave(self, items: list[Item]) -> None:
