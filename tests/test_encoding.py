@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from agent_meter import Meter, RunRecord, ToolRecord, UsageRecord
 from agent_meter.encoding import from_document, to_document, totals_document, totals_from_document
 from agent_meter.records import (
     TOKEN_CLASSES,
+    Attempt,
     Cost,
     CostStatus,
     FrozenMap,
@@ -83,12 +85,13 @@ calls = st.builds(
     tools=st.lists(text, max_size=3).map(tuple),
     tags=tags,
     notes=st.lists(text, max_size=2).map(tuple),
+    attempts=st.lists(st.builds(Attempt, st.none() | counts, st.floats(0, 9), seconds, maybe), max_size=2).map(tuple),
 )
 
 
 @given(calls, calls)
 def test_a_model_call_comes_back_as_it_was(record, corrected):
-    record = UsageRecord(*[getattr(record, name) for name in record.__struct_fields__[:-1]], corrected)
+    record = msgspec.structs.replace(record, corrects=corrected)
 
     assert from_document(json.loads(json.dumps(to_document(record), allow_nan=False))) == record
 

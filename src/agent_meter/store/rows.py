@@ -22,6 +22,7 @@ from ..records import (
     RUN,
     STEP,
     TOOL,
+    Attempt,
     Cost,
     CostStatus,
     FrozenMap,
@@ -133,6 +134,8 @@ def _usage_row(record: UsageRecord) -> tuple[Any, ...]:
         more["notes"] = _texts(record.notes)
     if record.corrects is not None:
         more["corrects"] = to_document(record.corrects)
+    if record.attempts:
+        more["attempts"] = [msgspec.to_builtins(attempt) for attempt in record.attempts]
     counts: tuple[int | None, ...] = _NO_USAGE
     if usage is not None:
         counts = (
@@ -406,6 +409,7 @@ def _record_of(row: tuple[Any, ...]) -> Record:
         tags,
         tuple(more.get("notes", ())),
         None if corrects is None else from_document(corrects),
+        msgspec.convert(more["attempts"], tuple[Attempt, ...]) if "attempts" in more else (),
     )
 
 
