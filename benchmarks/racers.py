@@ -30,10 +30,6 @@ class Racer(NamedTuple):
     processes: bool = False
     needs: str = "agent_meter"
 
-    @property
-    def ours(self) -> bool:
-        return self.needs == "agent_meter"
-
 
 def _client(url: str) -> Any:
     from openai import OpenAI
@@ -127,6 +123,26 @@ def wrapped(url: str, path: str | None) -> Call:
 def wrapped_async(url: str) -> AsyncCall:
     client = _meter(None).wrap(_async_client(url))
     return lambda: _ask(client)
+
+
+def llama_index(url: str, path: str | None) -> Call:
+    from llama_index.llms.openai import OpenAI
+
+    from agent_meter.adapters.llama_index import MeterHandler
+
+    MeterHandler(_meter(path)).register()
+    model = OpenAI(model=MODEL, api_base=url, api_key="none", max_retries=0, max_tokens=OUTPUT)
+    return lambda: model.complete(PROMPT)
+
+
+def llama_index_async(url: str) -> AsyncCall:
+    from llama_index.llms.openai import OpenAI
+
+    from agent_meter.adapters.llama_index import MeterHandler
+
+    MeterHandler(_meter(None)).register()
+    model = OpenAI(model=MODEL, api_base=url, api_key="none", max_retries=0, max_tokens=OUTPUT)
+    return lambda: model.acomplete(PROMPT)
 
 
 # ------------------------------------------------------------------------------------------------------ peers
@@ -252,6 +268,7 @@ RACERS = (
     Racer("agent_meter, LangChain callback", callback, callback_async, True),
     Racer("agent_meter, LangChain middleware", middleware, None, True),
     Racer("agent_meter, wrapped client", wrapped, wrapped_async, True),
+    Racer("agent_meter, LlamaIndex", llama_index, llama_index_async, True, "llama_index.llms.openai"),
     Racer("floe-guard, reserve and settle", floe, None, True, "floe_guard"),
     Racer("token-budget-py, reserve", token_budget, None, False, "token_budget"),
     Racer("floe-guard, check and record", floe_check, None, False, "floe_guard"),
@@ -265,4 +282,11 @@ RACERS = (
 
 
 def present() -> list[Racer]:
-    return [racer for racer in RACERS if find_spec(racer.needs) is not None]
+    return [racer for racer in RACERS if _installed(racer.needs)]
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
