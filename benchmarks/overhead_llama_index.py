@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, LLMMetadata
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
+from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.llms import CustomLLM
 from llama_index.core.llms.callbacks import llm_chat_callback
 
@@ -79,10 +81,9 @@ Attached = tuple[Instant, Callable[[], AbstractContextManager[Any]]]
 
 def handlers() -> dict[str, Attached]:
     """A model, and what attaches the handler for a block of calls."""
-    handler = MeterHandler(Meter())
     found: dict[str, Attached] = {
         "bare": (Instant(), nullcontext),
-        "agent_meter MeterHandler": (Instant(), lambda: handler),
+        "agent_meter MeterHandler": (Instant(), _dispatching(MeterHandler(Meter()).register)),
     }
     counting = Instant()
     counter = TokenCountingHandler()
@@ -100,16 +101,28 @@ def handlers() -> dict[str, Attached]:
         )
         from opentelemetry.sdk.trace import TracerProvider  # type: ignore[import-not-found,unused-ignore]
 
-        provider, instrumentor = TracerProvider(), LlamaIndexInstrumentor()
-
-        @contextmanager
-        def instrumented() -> Iterator[None]:
-            instrumentor.instrument(tracer_provider=provider)
-            yield
-            instrumentor.uninstrument()
-
-        found["openinference"] = (Instant(), instrumented)
+        instrument = partial(LlamaIndexInstrumentor().instrument, tracer_provider=TracerProvider())
+        found["openinference"] = (Instant(), _dispatching(instrument))
     return found
+
+
+def _dispatching(register: Callable[[], object]) -> Callable[[], AbstractContextManager[Any]]:
+    """Registered once; then its handlers are put on the dispatcher, and taken away, between blocks of calls."""
+    dispatcher = get_dispatcher()
+    events, spans = dispatcher.event_handlers, dispatcher.span_handlers
+    dispatcher.event_handlers, dispatcher.span_handlers = list(events), list(spans)
+    register()
+    own = dispatcher.event_handlers, dispatcher.span_handlers
+    dispatcher.event_handlers, dispatcher.span_handlers = events, spans
+
+    @contextmanager
+    def attached() -> Iterator[None]:
+        before = dispatcher.event_handlers, dispatcher.span_handlers
+        dispatcher.event_handlers, dispatcher.span_handlers = own
+        yield
+        dispatcher.event_handlers, dispatcher.span_handlers = before
+
+    return attached
 
 
 def timed(mode: str, attached: Attached) -> Timed:
@@ -129,15 +142,16 @@ def timed(mode: str, attached: Attached) -> Timed:
     return chat if mode == "chat" else stream
 
 
-def measure(mode: str, number: int) -> dict[str, float]:
-    return microseconds({name: timed(mode, attached) for name, attached in handlers().items()}, number)
+def measure(mode: str, number: int, found: dict[str, Attached]) -> dict[str, float]:
+    return microseconds({name: timed(mode, attached) for name, attached in found.items()}, number)
 
 
 def main() -> None:
+    found = handlers()
     for mode, number in (("chat", 2000), ("stream_chat", 300)):
         what = f"{mode} of {CHUNKS} chunks" if "stream" in mode else mode
         title(f"LlamaIndex, {what}, CPU µs ({machine()}, median of 5 interleaved runs)")
-        medians = measure(mode, number)
+        medians = measure(mode, number, found)
         bare = medians["bare"]
         table(
             ("handler", "µs a call", "cost"),
