@@ -12,6 +12,7 @@ from .engine import Change, Count, Entry, Refusal, tightest
 from .windows import DAY, SteadyClock
 
 SWEEP_AT = 4096  # rows
+_change = tuple.__new__  # half of what the constructor of a named tuple costs
 _NO_SLOTS: dict[int, _Row] = {}
 
 
@@ -49,6 +50,15 @@ class MemoryEngine:
         with self._lock:
             if hold in self._holds:
                 return None
+            if len(entries) == 1:  # the usual case, written out for the path
+                key, slot, _, _, amount, limit = entries[0]
+                only = self._keys.get(key, _NO_SLOTS)
+                if len(only) == 1 and limit and (known := only.get(slot)) is not None:
+                    held = known.reserved + amount
+                    if known.used + held <= limit:
+                        known.reserved = held
+                        self._holds[hold] = _Hold(entries, [known], expires)
+                        return None
             rows: list[_Row] = []
             refusals: list[tuple[Refusal, Entry]] = []
             for entry in entries:
@@ -79,15 +89,14 @@ class MemoryEngine:
             held = self._holds.get(hold)
             if held is None or (held.charged is not None and not final):
                 return None
-            changes = []
-            entries, charged = held.entries, held.charged
-            for index, row in enumerate(held.rows):
-                entry, amount = entries[index], amounts[index]
+            changes: list[Change] = []
+            charged = held.charged
+            for row, entry, amount in zip(held.rows, held.entries, amounts, strict=True):
                 if charged is None:
                     row.reserved -= entry[4]
                     row.used += amount
                 else:
-                    row.used = max(0, row.used + amount - charged[index])
+                    row.used = max(0, row.used + amount - charged[len(changes)])
                 changes.append(self._changed(entry, row))
             if final:
                 del self._holds[hold]
@@ -113,7 +122,7 @@ class MemoryEngine:
             before, after = max((row.high for row in seen), default=0), sum(row.used for row in seen)
         if after > row.high:
             row.high = after
-        return Change(before, after)
+        return _change(Change, (before, after))
 
     def _row(self, key: str, slot: int, until: int) -> _Row:
         slots = self._keys.setdefault(key, {})
