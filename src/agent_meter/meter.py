@@ -73,11 +73,11 @@ class Meter(Facts):
     """Counts model calls and tool calls, prices them, says whose they are, and asks guards before each.
 
     `prices` is a mapping of overrides, a path to a TOML file or a `PriceBook`; `cost_rates` maps model names to US
-    dollars per 1,000 tokens. `budgets` are limits that hold (`meter.budgets` changes them); they are counted in the
-    store, or where `budget_engine` says (a file, a URL, "memory", an `Engine`). `store` is where records are kept: a
-    file, postgresql://…, "memory", a `Store`; usage and history are then those of the whole store. `keep` bounds what
-    memory remembers. `strict=True` lets what a plugin raises through, for tests. A meter is safe to share among
-    threads and tasks.
+    dollars per 1,000 tokens. `budgets` are limits that hold, or a YAML file of them (`meter.budgets` changes them);
+    they are counted in the store, or where `budget_engine` says (a file, a URL, "memory", an `Engine`). `store` is
+    where records are kept: a file, postgresql://…, "memory", a `Store`; usage and history are then those of the whole
+    store. `keep` bounds what memory remembers. `strict=True` lets what a plugin raises through, for tests. A meter is
+    safe to share among threads and tasks.
     """
 
     call_ttl = 3600.0  # seconds after which a model or tool call that nobody closed is given up
@@ -91,7 +91,7 @@ class Meter(Facts):
         durability: str = "normal",
         prices: Mapping[str, Any] | str | PriceBook | None = None,
         cost_rates: Mapping[str, Any] | None = None,
-        budgets: Iterable[Budget] = (),
+        budgets: Iterable[Budget] | str | os.PathLike[str] = (),
         budget_engine: Any = None,
         cost_warning_threshold: float | Decimal | None = None,
         analytics: bool = True,
@@ -135,6 +135,10 @@ class Meter(Facts):
         shared = hasattr(self.store, "transaction")
         if shared:
             self.controls.guard()  # another process may pause this one
+        if isinstance(budgets, (str, os.PathLike)):
+            from .budgets.files import load
+
+            budgets = load(budgets)
         if (budgets := list(budgets)) or budget_engine is not None or shared:
             self._budgets = self._budgeting(budgets)
         for plugin in plugins:

@@ -39,6 +39,7 @@ from agent_meter.budgets.budget import written
         ({"usd": 1, "on_error": "shrug"}, "on_error is one of deny, allow"),
         ({"usd": 1, "on_exceed": "deny"}, "on_exceed is a function"),
         ({"usd": 1, "grace": -0.1}, "grace is a number from 0"),
+        ({"usd": 1, "agnet": "a"}, "there is no 'agnet'; did you mean 'agent'? (A tag of that name: tags={…})"),
         ({"usd": 1, "timeout": "soon"}, "timeout is a number from 0"),
     ],
 )

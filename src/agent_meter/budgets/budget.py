@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from decimal import Decimal
+from difflib import get_close_matches
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,8 @@ TOKENS = ("total", "work", "input", "output")
 NAMES = ("agent", "task", "user", "session", "step")
 SCOPE = (*NAMES, "model", "provider", "tool")
 EACH = "*"
+_OPTIONS = ("usd", "tokens", "requests", "units", "per", "mode", "alert_at", "metric", "on_unpriced", "on_error",
+            "on_exceed", "timeout", "grace", "tags")  # fmt: skip
 MOST = 9_000_000 * PICO  # what a counter of 64 bits holds
 
 Amount = Decimal | int | float | str
@@ -118,6 +121,9 @@ class Budget:
         self.agent, self.task, self.user, self.session, self.step, self.model, self.provider, self.tool = map(
             one.get, SCOPE
         )
+        for key in more_tags:
+            if near := get_close_matches(key, (*SCOPE, *_OPTIONS), 1, 0.8):
+                raise self._wrong(f"there is no {key!r}; did you mean {near[0]!r}? (A tag of that name: tags={{…}})")
         self.tags = {key: self._names(key, value) for key, value in {**(tags or {}), **more_tags}.items()}
         metrics = (metric,) if isinstance(metric, str) else tuple(metric)
         for word in metrics:

@@ -199,6 +199,10 @@ class BudgetList:
             return next(iter(self._statuses(self[name])), None)
         return [status for budget in self for status in self._statuses(budget)]
 
+    def statuses(self, name: str) -> list[BudgetStatus]:
+        """How each counter of one budget stands: one for each limit, and for each agent where it is for each."""
+        return list(self._statuses(self[name]))
+
     def _statuses(self, budget: Budget) -> Iterator[BudgetStatus]:
         now = self.engine.now()
         span = budget.window.at(now)

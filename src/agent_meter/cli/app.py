@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from . import controls, count, demo, doctor, export, history, ledger, prices, report, repricing, rules, upkeep, whatif
+from . import (
+    budget,
+    controls,
+    count,
+    demo,
+    doctor,
+    export,
+    history,
+    ledger,
+    prices,
+    report,
+    repricing,
+    rules,
+    upkeep,
+    whatif,
+)
 from .fence import Commands, say
 
 app = typer.Typer(
@@ -63,6 +78,7 @@ app.command("prune")(upkeep.prune)
 app.command("verify")(upkeep.verify)
 app.command("export")(export.export)
 app.command("import")(export.import_)
+app.add_typer(budget.app, name="budget")
 app.add_typer(prices.app, name="prices")
 app.add_typer(rules.app, name="rules")
 app.command("pause")(controls.pause)
