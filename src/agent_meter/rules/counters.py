@@ -15,7 +15,7 @@ from .variables import WINDOWS
 
 OTHER = "(other)"
 _KEPT = 10_000
-_HOURS = 28 * 24
+HOURS = 28 * 24  # that a forecast looks back
 
 
 class Cell:
@@ -79,7 +79,7 @@ class Counters:
         hour = self._hours.get(start := start_of("hourly", at))
         if hour is None:
             hour = self._hours[start] = Cell(start)
-            if len(self._hours) > _HOURS:
+            if len(self._hours) > HOURS:
                 self._hours.popitem(last=False)
         hour.add(tokens, pico, requests)
         if task:
@@ -91,6 +91,28 @@ class Counters:
             else:
                 self._tasks.move_to_end((agent, task))
             total.add(tokens, pico, requests)
+
+    # ---------------------------------------------------------------- sums of before, from a store's rollups
+
+    def seed(self, window: str, start: datetime, agent: str, tokens: int, pico: int, requests: int) -> None:
+        """What an agent has used since the beginning of a window that is still going on."""
+        if agent not in self._agents and len(self._agents) >= _KEPT and agent:
+            agent = OTHER
+        for cells in (self._whole, self._agents.setdefault(agent, {})):
+            cell = cells.get(window)
+            if cell is None:
+                cell = cells[window] = Cell(start)
+            cell.add(tokens, pico, requests)
+
+    def seed_hour(self, start: datetime, tokens: int, pico: int, requests: int) -> None:
+        """What everything used in one hour; the oldest hour comes first."""
+        self._hours[start] = cell = Cell(start)
+        cell.add(tokens, pico, requests)
+
+    def seed_task(self, agent: str, task: str, at: datetime, tokens: int, pico: int, requests: int) -> None:
+        if len(self._tasks) < _KEPT:
+            self._tasks[(agent, task)] = cell = Cell(at)
+            cell.add(tokens, pico, requests)
 
     # ---------------------------------------------------------------------------------------------- answers
 

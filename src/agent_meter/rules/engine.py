@@ -1,8 +1,8 @@
 """Rules at work: what they look at, when they fire, and that they fire once.
 
-A plugin: `meter.register(Rules.load("budget-alerts.yaml"))`. On the caller's path a record is put on a queue, and
-nothing else; a thread of its own works the conditions out once a second. What has fired is kept on a shelf, so that
-a restart, or another process, does not fire it again.
+A plugin: `meter.register(Rules.load("budget-alerts.yaml"))`. On the caller's path a record is put on a queue, or
+nothing is done where a store on disk has the records of all processes; a thread of its own works the conditions out
+once a second. What has fired is kept on a shelf, so that a restart, or another process, does not fire it again.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..controls import Controls
+from ..errors import StoreError
 from ..forecast import forecast
 from ..hookspecs import hookimpl
 from ..records import Alert, Record, UsageRecord
@@ -27,12 +29,15 @@ from .limits import Limits
 from .loading import RuleFile, check_limit, load
 from .messages import fill
 from .model import Rule
+from .reading import Reader
 from .variables import VARIABLES
 
 if TYPE_CHECKING:
     from ..meter import Meter
 
 _QUEUE = 50_000  # records that wait for the thread; beyond that the caller counts them itself
+_PATIENCE = 5.0  # seconds that a check waits for what is on its way to the store
+_FORGOTTEN = timedelta(days=60)  # after which nobody asks any more whether a rule has fired
 Subject = tuple[str, str]  # agent and task; empty where a rule is not about one
 
 
@@ -69,6 +74,7 @@ class Rules:
         self._counters = Counters()
         self._queue: deque[UsageRecord] = deque()
         self._lock = threading.RLock()
+        self._reader: Reader | None = None
         self._meter: weakref.ref[Meter] | None = None
         self._limits = Limits()
         self._stopped = threading.Event()
@@ -98,6 +104,8 @@ class Rules:
                         rule.where,
                     )
         self._meter = weakref.ref(meter)
+        if hasattr(meter.store, "transaction"):  # a store that processes share
+            self._reader = Reader(meter.store)  # type: ignore[arg-type]
         if self.controls is None and self._shelf is None:
             self.controls = meter.controls
         if self._shelf is None:
@@ -116,7 +124,7 @@ class Rules:
 
     @hookimpl
     def meter_record(self, record: Record) -> None:
-        if type(record) is UsageRecord:
+        if self._reader is None and type(record) is UsageRecord:
             self._queue.append(record)
             if len(self._queue) > _QUEUE:
                 self._drain()
@@ -136,8 +144,18 @@ class Rules:
             return []
         fired: list[Alert] = []
         with self._lock:
-            self._drain()
             now = meter.now()
+            self._drain()
+            try:
+                if self._reader is not None:
+                    with suppress(StoreError):  # which the store has counted
+                        meter.flush(_PATIENCE)
+                    self._counters = self._reader.counters(now)
+                    if callable(look := getattr(self._shelf, "look", None)):
+                        look()
+            except Exception as error:
+                meter.plugins.failed("rules", "read", error)
+                return []
             self._limits = self._limits_of(meter)  # budgets may be changed while calls run
             for rule in self.rules:
                 try:
@@ -203,21 +221,48 @@ class Rules:
         for subject, values in self._subjects(rule, now):
             key = "\x1f".join(subject)
             state = states.get(key)
+            if state is not None and "quiet" in state:
+                if now < datetime.fromisoformat(state["quiet"]):
+                    continue  # another process, whose clock is ahead, is in the next window already
+                state = None
             holds = rule.condition.holds(values)
             if state is not None and state["fired"]:
                 quiet = rule.until.holds(values) if rule.until is not None else not holds
-                if quiet:
-                    self._note(rule, key, None)
+                if quiet and self._knows(rule, state, values):
+                    self._note(rule, key, {"quiet": now.isoformat()}, now)
             elif not holds:
-                if state is not None:
-                    self._note(rule, key, None)
+                if state is not None and self._knows(rule, state, values):
+                    self._note(rule, key, None, now)
             elif state is None and rule.hold:
-                self._note(rule, key, {"since": now.isoformat(), "fired": False})
-            elif _is_over(rule, state, now) and self._note(rule, key, {"since": now.isoformat(), "fired": True}):
+                self._note(rule, key, self._state(rule, values, now, fired=False), now)
+            elif _is_over(rule, state, now) and self._note(rule, key, self._state(rule, values, now, fired=True), now):
                 fired.append(self._fire(rule, subject, values, meter, now))
         return fired
 
-    def _note(self, rule: Rule, key: str, state: dict[str, Any] | None) -> bool:
+    def _state(self, rule: Rule, values: Mapping[str, float], now: datetime, *, fired: bool) -> dict[str, Any]:
+        """When it began to be so, and from how much knowledge that was said."""
+        state: dict[str, Any] = {"since": now.isoformat(), "fired": fired}
+        if self._reader is not None:
+            state["seen"] = self._reader.position
+            if rule.subject == "task":
+                state["values"] = {name: value for name, value in values.items() if not VARIABLES[name].is_limit}
+        return state
+
+    def _knows(self, rule: Rule, state: Mapping[str, Any], values: Mapping[str, float]) -> bool:
+        """Whether this process knows as much as the one that noted the state: only then can it say that it is over.
+
+        It may be behind in reading the store, or have started after the beginning of a task.
+        """
+        if self._reader is None:
+            return True
+        known: Mapping[str, float] = state.get("values", {})
+        return self._reader.position >= state.get("seen", 0) and all(
+            values.get(name, 0.0) >= value
+            for name, value in known.items()
+            if name.startswith(("task_", "agent_tokens"))
+        )
+
+    def _note(self, rule: Rule, key: str, state: dict[str, Any] | None, now: datetime) -> bool:
         """Remember a state; whether it is news: another process may have fired the same rule a moment ago."""
 
         def update(document: Document) -> bool:
@@ -225,8 +270,12 @@ class Rules:
             old = states.get(key)
             if state is None:
                 return states.pop(key, None) is not None
-            if old is not None and old["fired"] and state["fired"]:
+            if old is not None and old.get("fired") and state.get("fired"):
                 return False
+            if old is not None and "quiet" in old and now < datetime.fromisoformat(old["quiet"]):
+                return False
+            for stale in [name for name, one in states.items() if name != key and _is_old(one, now)]:
+                del states[stale]
             states[key] = state
             return True
 
@@ -254,6 +303,10 @@ def _is_over(rule: Rule, state: Mapping[str, Any] | None, now: datetime) -> bool
     if state is None:
         return True  # it need not hold for any time: see the caller
     return (now - datetime.fromisoformat(state["since"])).total_seconds() >= rule.hold
+
+
+def _is_old(state: Mapping[str, Any], now: datetime) -> bool:
+    return now - datetime.fromisoformat(state.get("quiet") or state["since"]) > _FORGOTTEN
 
 
 def _watch(rules: weakref.ref[Rules], interval: float, stopped: threading.Event) -> None:

@@ -42,7 +42,7 @@ def _table() -> dict[str, Variable]:
         Variable("task_limit", "task", "the tightest token budget of a task", True),
         Variable("task_cost_limit", "task", "the tightest budget of a task in US dollars", True),
         Variable("unpriced_requests", "meter", "model calls whose price nobody knows, since the meter or store began"),
-        Variable("denied_requests", "meter", "model calls that were refused, since the meter began"),
+        Variable("denied_requests", "meter", "model calls that were refused, since the meter or store began"),
     ]
     return {variable.name: variable for variable in found}
 
