@@ -26,9 +26,10 @@ COLUMNS = (
     "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd",
     "BillingPeriodStart", "ChargeCategory", "ChargeClass", "ChargeDescription", "ChargeFrequency", "ChargePeriodEnd",
     "ChargePeriodStart", "ConsumedQuantity", "ConsumedUnit", "ContractedCost", "ContractedUnitPrice", "EffectiveCost",
-    "HostProviderName", "InvoiceIssuerName", "ListCost", "ListUnitPrice", "PricingCategory", "PricingQuantity",
-    "PricingUnit", "ServiceCategory", "ServiceName", "ServiceProviderName", "ServiceSubcategory", "SkuId", "SkuMeter",
-    "SkuPriceId", "Tags", "x_Calls", "x_CardId", "x_CostStatus", "x_MeteredCost", "x_Model",
+    "HostProviderName", "InvoiceId", "InvoiceIssuerName", "ListCost", "ListUnitPrice", "PricingCategory",
+    "PricingQuantity", "PricingUnit", "ServiceCategory", "ServiceName", "ServiceProviderName", "ServiceSubcategory",
+    "SkuId", "SkuMeter", "SkuPriceDetails", "SkuPriceId", "Tags", "x_Calls", "x_CardId", "x_CostStatus",
+    "x_MeteredCost", "x_Model",
 )  # fmt: skip
 MAX_ROWS = 100_000  # rows that are added up at a time; beyond them a charge may take several rows
 DIMENSIONS = ("agent", "task", "user", "session", "step")
@@ -244,6 +245,7 @@ class Focus(Sink):
                 "PricingCategory": "Standard",
                 "PricingQuantity": quantity,
                 "PricingUnit": pricing_unit,
+                "SkuPriceDetails": {"x_CardId": key.card, "x_Meter": key.meter},
                 "SkuPriceId": f"{key.card}/{key.meter}/{plain(key.usd)}",
             }
             # Each call is rounded to the pico-dollar; list price x quantity is not, and FOCUS asks for the product.
