@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent_meter import Meter
-from agent_meter.cli.ledger import when
+from agent_meter.cli.ledger import Span, when
 from agent_meter.store import open_store
 
 from .conftest import Invoke, Run
@@ -153,7 +153,47 @@ def test_the_command_alone_shows_today_and_without_a_ledger_its_help(invoke: Inv
     assert result.exit_code == 0
     assert result.output.startswith("agent · today (UTC)\n")
     if now.hour or now.minute:  # at midnight, yesterday at this time was the day before
-        assert "-75% against $0.0100 yesterday at this time" in result.output
+        assert re.search(r"^  -75% against \$0\.0100 ", result.output, re.MULTILINE)
+
+
+def test_a_range_is_compared_with_as_much_time_before_it(invoke: Invoke, ledger: Path) -> None:
+    arguments = ("report", "--since", "2026-04-01", "--until", "2026-04-02", "--compare")
+    output = invoke(*arguments).output
+    document = json.loads(invoke(*arguments, "--json").stdout)
+
+    assert [(row[0], row[-1]) for row in rows(output)] == [("researcher", "+68%"), ("writer", "+31%"), ("triage", "0%")]
+    assert "  +67% against $0.2829 2026-03-31 to 2026-04-01" in output
+    assert document["before"]["total"]["requests"] == 3
+
+
+def test_there_is_nothing_before_all_time(invoke: Invoke, ledger: Path) -> None:
+    assert invoke("report", "--compare").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "before"),
+    [
+        (datetime(2026, 11, 22, tzinfo=UTC), None, (datetime(2026, 11, 21, tzinfo=UTC), NOW - timedelta(days=1))),
+        (datetime(2026, 11, 16, tzinfo=UTC), None, (datetime(2026, 11, 9, tzinfo=UTC), NOW - timedelta(days=7))),
+        (NOW - timedelta(hours=2), None, (NOW - timedelta(hours=4), NOW - timedelta(hours=2))),
+        (
+            datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC),
+            (datetime(2026, 1, 29, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)),
+        ),
+    ],
+)  # fmt: skip
+def test_the_range_before_has_the_same_length_and_ends_at_the_same_time_of_day(
+    since: datetime, until: datetime | None, before: tuple[datetime, datetime]
+) -> None:
+    assert Span(since, until).previous(now=NOW) == before
+
+
+def test_the_store_may_be_named_by_a_variable(invoke: Invoke, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger.rename(ledger.with_name("elsewhere.db"))
+    monkeypatch.setenv("AGENT_METER_STORE", "elsewhere.db")
+
+    assert "researcher" in invoke("report").output
+    assert invoke().exit_code == 0
 
 
 def test_a_reader_does_not_wait_for_a_writer_nor_make_one_wait(run: Run, ledger: Path) -> None:

@@ -40,12 +40,18 @@ class Span(NamedTuple):
     since: datetime | None
     until: datetime | None
 
-    def previous(self) -> Span | None:
-        """The range of the same length just before; `None` for one without a beginning."""
+    def previous(self, *, now: datetime | None = None) -> Span | None:
+        """The range of the same length before; `None` for one without a beginning.
+
+        A range that began at midnight and goes on is compared with as many days, up to the same time of day.
+        """
         if self.since is None:
             return None
-        until = self.until or datetime.now(UTC)
-        return Span(self.since - (until - self.since), self.since)
+        until = self.until or now or datetime.now(UTC)
+        length = until - self.since
+        if self.since == midnight(self.since) and self.until is None:
+            length = timedelta(days=-(-length // timedelta(days=1)))
+        return Span(self.since - length, until - length)
 
     def __str__(self) -> str:
         if self.since is None:

@@ -33,6 +33,9 @@ def report(
     until: Until = "",
     sort: Sort = "",
     limit: Limit = 0,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="How the cost changed against the range of the same length before.")
+    ] = False,
     store: StoreOption = "",
     json: Json = False,
     csv: Csv = False,
@@ -42,7 +45,10 @@ def report(
     ≥ marks a sum with unpriced calls in it: they are not counted as zero. Times are UTC.
     """
     dimensions = tuple(name.strip() for each in by or ["agent"] for name in each.split(",") if name.strip())
-    _show(dimensions, span(since, until), store, sort=sort, limit=limit, json=json, csv=csv)
+    range = span(since, until)
+    if compare and range.since is None:
+        raise typer.BadParameter("needs --since, so that there is a range before", param_hint="'--compare'")
+    _show(dimensions, range, store, sort=sort, limit=limit, compare=compare, json=json, csv=csv)
 
 
 def daily(
@@ -133,6 +139,8 @@ def _show(
 
     with ledger(store) as opened:
         found = _read(opened, dimensions, range, sort, limit)
+        if compare:
+            found = _compared(opened, found, range)
         if json:
             print_json(view.document(found))
         elif csv:
@@ -142,8 +150,7 @@ def _show(
 
             out = terminal.console()
             trend = _trend(opened, dimensions) if view.has_room(found, out.width) else {}
-            before = _before(opened, range) if compare else None
-            terminal.write(view.screen(found, width=out.width, trend=trend, before=before), out)
+            terminal.write(view.screen(found, width=out.width, trend=trend), out)
 
 
 def _read(store: Store, dimensions: tuple[str, ...], range: Span, sort: str, limit: int) -> Report:
@@ -175,8 +182,12 @@ def _trend(store: Store, dimensions: tuple[str, ...]) -> dict[tuple[str, ...], l
     return found
 
 
-def _before(store: Store, range: Span) -> Any:
-    """The usage of the day before, up to the same time of day."""
-    now = datetime.now(UTC)
-    yesterday = midnight(now) - timedelta(days=1)
-    return store.usage(yesterday, now - timedelta(days=1)) if range.since == midnight(now) else None
+def _compared(store: Store, found: Report, range: Span) -> Report:
+    """The report with the usage of the range before, by key and altogether."""
+    from ..views.report import Before
+
+    previous = range.previous()
+    assert previous is not None
+    groups = store.usage_by(*found.dimensions, since=previous.since, until=previous.until)
+    rows = {key if isinstance(key, tuple) else (key,): usage for key, usage in groups.items()}
+    return found._replace(before=Before(str(previous), rows, store.usage(previous.since, previous.until)))

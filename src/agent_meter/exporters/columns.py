@@ -58,6 +58,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("estimated", FLAG),
     Column("streamed", FLAG),
     Column("attempt", COUNT),
+    Column("attempts", COUNT),  # requests that a transport tap saw for the call; empty without one
     Column("response_id", TEXT),
     Column("framework", TEXT),
     Column("run_id", TEXT),
@@ -105,6 +106,7 @@ def row(record: Record) -> tuple[Any, ...]:
         None,
         *_NO_COST,
         None if tool is None else dollars(tool.cost_pico),
+        None,
         None,
         None,
         None,
@@ -170,6 +172,7 @@ def _usage_row(record: UsageRecord) -> tuple[Any, ...]:
         record.estimated,
         record.streamed,
         record.attempt,
+        len(record.attempts) or None,
         record.response_id,
         record.framework,
         record.run_id,

@@ -7,7 +7,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from ..records import Record
+from ..records import Record, ToolRecord
 from ..totals import OTHER
 from .base import Audit, Difference, Price, Progress
 from .cells import CUBES, DAY, LIVE, MEASURES, MICROS, MONTH, TAGS, Sums, month_of
@@ -179,15 +179,23 @@ class _Checking:
 def _sums(db: Database, day: int, look: Any = None) -> Sums:
     """What the records of a day come to."""
     sums = Sums()
+    folded = int(db.rows("SELECT (SELECT value FROM meta WHERE name = 'folded')")[0][0] or 0)
+    waiting = [
+        (record, sign)
+        for record, sign in deltas(db, folded)  # not counted yet
+        if day * MICROS <= micros(record.started_at) < (day + _DAY) * MICROS
+    ]
+    # A histogram cannot be taken back: what waits of the tools is left out from the beginning.
+    tools = {record.id for record, _ in waiting if type(record) is ToolRecord}
     for page in pages(db, day * MICROS, (day + _DAY) * MICROS, "", ()):
         for _, row in page:
             record = record_of(row)
-            sums.add(record)
+            if record.id not in tools:
+                sums.add(record)
             if look is not None:
                 look(record)
-    folded = int(db.rows("SELECT (SELECT value FROM meta WHERE name = 'folded')")[0][0] or 0)
-    for record, sign in deltas(db, folded):  # not counted yet
-        if day * MICROS <= micros(record.started_at) < (day + _DAY) * MICROS:
+    for record, sign in waiting:
+        if record.id not in tools:
             sums.add(record, -sign)
     return sums
 

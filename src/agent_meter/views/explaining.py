@@ -13,7 +13,7 @@ from ..patterns import printable
 from ..pricing.book import PriceBook
 from ..pricing.cards import Line, plain
 from ..pricing.catalog import show
-from ..records import Cost, Model, Record, ToolRecord, UsageRecord, dollars
+from ..records import Attempt, Cost, Model, Record, ToolRecord, UsageRecord, dollars
 from . import documents
 from .terminal import money, pairs, per, rate, table, title, word
 from .whatif import spoken
@@ -105,12 +105,18 @@ def _facts(told: Told) -> Iterator[tuple[str, str]]:
         yield "asked for", printable(record.request_model)
     if record.response_model and record.response_model != record.model:
         yield "answered by", printable(record.response_model)
+    yield "requests", ", then ".join(map(_attempt, record.attempts)) if len(record.attempts) > 1 else ""
     yield "usage", "not seen" if record.usage is None else spoken(record.usage)
     yield "card", record.cost.card_id or ""
     yield "source", told.source if told.known else ""
     yield "in force", told.when
     if record.cost.reported_pico is not None:
         yield "reported", f"{money(dollars(record.cost.reported_pico))} by the provider"
+
+
+def _attempt(attempt: Attempt) -> str:
+    said = str(attempt.status) if attempt.status is not None else printable(attempt.error_type or "no answer")
+    return f"{said} ({attempt.duration:.1f} s)"
 
 
 def _notes(told: Told) -> Iterator[str]:

@@ -29,6 +29,14 @@ class Row(NamedTuple):
     usage: AgentUsage
 
 
+class Before(NamedTuple):
+    """The range of the same length before: what it is called, its usage by key and altogether."""
+
+    range: str
+    rows: Mapping[Key, AgentUsage]
+    total: AgentUsage
+
+
 class Report(NamedTuple):
     """Rows in their order, the sum of those that `limit` left out, and the total of the range."""
 
@@ -39,6 +47,7 @@ class Report(NamedTuple):
     left_out: int
     total: AgentUsage
     unpriced: Mapping[str, int]
+    before: Before | None = None
 
     @classmethod
     def of(
@@ -84,7 +93,6 @@ def screen(
     *,
     width: int = 80,
     trend: Mapping[Key, Sequence[int]] | None = None,
-    before: AgentUsage | None = None,
 ) -> Iterator[RenderableType]:
     """A table with a total, and below what the total leaves out, assumes or saved."""
     yield title(f"{', '.join(report.dimensions)} · {report.range} (UTC)")
@@ -98,20 +106,25 @@ def screen(
     if total.cached_requests and width >= 90:
         numbers.append("saved")
     numbers += ["cost", "share"]
-    made = table(*report.dimensions, *numbers, *(["7 days"] if trend else []), right=numbers)
+    # Days have no day before of the same name.
+    before = None if set(report.dimensions) & set(PERIODS) else report.before
+    heads = [*numbers, *(["change"] if before else [])]
+    made = table(*report.dimensions, *heads, *(["7 days"] if trend else []), right=heads)
     lines = [(row.key, row.usage) for row in report.rows]
     if report.rest is not None:
         lines.append(((f"({report.left_out:,} more)", *[" "] * (len(report.dimensions) - 1)), report.rest))
     for key, usage in lines:
         cells = _cells(usage, numbers, places, total.list_pico)
+        if before:
+            cells.append(change(usage, before.rows.get(key)))
         spark = [sparkline(trend.get(key, ()))] if trend else []
         made.add_row(*(_name(part, of) for part, of in zip(key, report.dimensions, strict=True)), *cells, *spark)
     made.add_section()
-    cells = _cells(report.total, numbers, places, 0)
+    cells = [*_cells(report.total, numbers, places, 0), *([change(report.total, before.total)] if before else [])]
     blank = [""] * (len(report.dimensions) - 1)
     made.add_row("total", *blank, *cells, *([""] if trend else []), style="bold")
     yield made
-    notes = [*_notes(report), *_change(report.total, before)]
+    notes = [*_notes(report), *_change(report)]
     if notes:
         yield ""
         yield from (line(note) for note in notes)
@@ -166,11 +179,19 @@ def _notes(report: Report) -> Iterator[str]:
         )
 
 
-def _change(usage: AgentUsage, before: AgentUsage | None) -> Iterator[str]:
-    if before is not None and before.totals.list_pico:
-        percent = 100 * (usage.totals.list_pico - before.totals.list_pico) / before.totals.list_pico
-        was = money(before.totals.list_pico, places_for([before.totals.list_pico]))
-        yield f"  {percent:+.0f}% against {was} yesterday at this time"
+def _change(report: Report) -> Iterator[str]:
+    if report.before is not None and report.before.total.totals.list_pico:
+        pico = report.before.total.totals.list_pico
+        said = change(report.total, report.before.total)
+        yield f"  {said} against {money(pico, places_for([pico]))} {report.before.range}"
+
+
+def change(usage: AgentUsage, before: AgentUsage | None) -> str:
+    """The cost against that of before in percent, and "new" where there was none."""
+    was, pico = before.totals.list_pico if before is not None else 0, usage.totals.list_pico
+    if not was:
+        return "new" if pico else ""
+    return f"{100 * (pico - was) / was:+.0f}%"
 
 
 # ------------------------------------------------------------------------------------------------ numbers
@@ -221,7 +242,13 @@ def document(report: Report) -> dict[str, Any]:
         "rest": None if report.rest is None else {"rows": report.left_out, **usage_document(report.rest)},
         "total": usage_document(report.total),
         "unpriced_models": dict(report.unpriced),
+        "before": None if report.before is None else _before(report.dimensions, report.before),
     }
+
+
+def _before(dimensions: Sequence[str], before: Before) -> dict[str, Any]:
+    rows = [{**dict(zip(dimensions, key, strict=True)), **usage_document(usage)} for key, usage in before.rows.items()]
+    return {"range": before.range, "rows": rows, "total": usage_document(before.total)}
 
 
 def usage_document(usage: AgentUsage) -> dict[str, Any]:
