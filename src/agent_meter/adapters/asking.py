@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
+# Where both of the first two are there, LangChain's parameters have the call's own as max_tokens.
 _LIMITS = (
-    "max_completion_tokens",
     "max_tokens",
+    "max_completion_tokens",
     "max_output_tokens",
     "max_tokens_to_sample",
     "maxTokens",

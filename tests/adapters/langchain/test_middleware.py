@@ -204,7 +204,7 @@ async def test_raising_instead_is_an_option(kind: Kind, provider: LoopbackProvid
 
 
 def test_another_word_for_a_denial_than_end_or_raise_is_refused() -> None:
-    with pytest.raises(ValueError, match="on_denied is 'end' or 'raise', not 'stop'"):
+    with pytest.raises(ValueError, match="on_denied is 'end', 'raise' or 'ask', not 'stop'"):
         MeterMiddleware(on_denied="stop")  # type: ignore[arg-type]
 
 

@@ -24,7 +24,7 @@ from .flights import FRAMEWORK
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse, ToolCallRequest
     from langchain.agents.middleware.types import ExtendedModelResponse
-    from langgraph.types import Command
+    from langgraph.types import Command, interrupt
 except ImportError as error:
     raise ImportError("MeterMiddleware is for create_agent: it needs langchain 1.2 or later") from error
 
@@ -58,6 +58,11 @@ class MeterMiddleware(AgentMiddleware[Any, Any, Any]):
     to the model. `on_denied="raise"` lets `BudgetExceeded` through instead. Both texts may be functions of the
     `Denial`.
 
+    `on_denied="ask"` interrupts the graph (it needs a checkpointer) with what the denial says; resumed with
+    `Command(resume=True)`, perhaps after `meter.budgets.set(…)`, the call is tried once more, else the run ends.
+    `shorten_to=500`: where an answer of 500 tokens or more would still fit, the call is made again at once, limited
+    to what fits.
+
     `override(request, meter)` is asked before every model call and answers with the request to make, such as
     `request.override(model=cheaper)`.
     """
@@ -66,17 +71,22 @@ class MeterMiddleware(AgentMiddleware[Any, Any, Any]):
         self,
         meter: Meter | None = None,
         *,
-        on_denied: Literal["end", "raise"] = "end",
+        on_denied: Literal["end", "raise", "ask"] = "end",
         message: Text = end_text,
         tool_message: Text = tool_text,
         override: Override | None = None,
+        shorten_to: int | None = None,
     ) -> None:
         super().__init__()
-        if on_denied not in ("end", "raise"):
-            raise ValueError(f"on_denied is 'end' or 'raise', not {on_denied!r}")
+        if on_denied not in ("end", "raise", "ask"):
+            raise ValueError(f"on_denied is 'end', 'raise' or 'ask', not {on_denied!r}")
+        if shorten_to is not None and shorten_to < 1:
+            raise ValueError(f"shorten_to is a number of tokens, not {shorten_to!r}")
         self.meter = meter if meter is not None else default_meter()
         self._callback = MeterCallback(self.meter)
-        self._ends = on_denied == "end"
+        self._ends = on_denied != "raise"
+        self._asks = on_denied == "ask"
+        self._shorten_to = shorten_to
         self._message = message
         self._tool_message = tool_message
         self._override = override
@@ -89,6 +99,13 @@ class MeterMiddleware(AgentMiddleware[Any, Any, Any]):
             with self._metering():
                 return handler(request)
         except BudgetExceeded as error:
+            again = self._again(request, error)
+            if again is None:
+                return self._end(request, error)
+        try:
+            with self._metering():
+                return handler(again)
+        except BudgetExceeded as error:
             return self._end(request, error)
 
     async def awrap_model_call(
@@ -98,6 +115,13 @@ class MeterMiddleware(AgentMiddleware[Any, Any, Any]):
         try:
             with self._metering():
                 return await handler(request)
+        except BudgetExceeded as error:
+            again = self._again(request, error)
+            if again is None:
+                return self._end(request, error)
+        try:
+            with self._metering():
+                return await handler(again)
         except BudgetExceeded as error:
             return self._end(request, error)
 
@@ -142,6 +166,12 @@ class MeterMiddleware(AgentMiddleware[Any, Any, Any]):
                 raise
             return request
 
+    def _again(self, request: ModelRequest[Any], error: BudgetExceeded) -> ModelRequest[Any] | None:
+        """The request to try once more with, where something can be done about a denial."""
+        if self._shorten_to is not None and (error.fits or 0) >= self._shorten_to:
+            return request.override(model_settings={**request.model_settings, "max_tokens": error.fits})
+        return request if self._asks and interrupt(_question(error)) else None
+
     def _end(self, request: ModelRequest[Any], error: BudgetExceeded) -> ModelAnswer:
         last = request.messages[-1] if request.messages else None
         if not self._ends or (isinstance(last, AIMessage) and DENIED in last.response_metadata):
@@ -160,6 +190,13 @@ class MeterMiddleware(AgentMiddleware[Any, Any, Any]):
         return ToolMessage(
             _text(self._tool_message, error.denial), name=call["name"], tool_call_id=call["id"] or "", status="error"
         )
+
+
+def _question(error: BudgetExceeded) -> dict[str, Any]:
+    """What a person is shown: plain values, for they go through a checkpoint."""
+    numbers = {name: getattr(error, name) for name in ("limit", "used", "reserved", "requested", "resets_at")}
+    said = {name: str(value) for name, value in numbers.items() if value is not None}
+    return {"reason": error.denial.reason, "by": error.denial.by, "budget": error.budget, **said}
 
 
 def _text(text: Text, denial: Denial) -> str:
