@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from . import attribution
 from .defaults import Defaults
@@ -184,10 +184,19 @@ class Meter(Facts):
         if call.model is not None:
             call.rates = self.rates(call.model)
 
-    def _deny(self, call: Call, denial: Denial) -> NoReturn:
+    def _deny(self, call: Call, denial: Denial) -> None:
+        if call.reprieve is not None and self._reprieved(call, denial):
+            return
         self._finish(call, None, DENIED, "BudgetExceeded")
         self.plugins.tell("denied", call, denial)
         raise BudgetExceeded(denial)
+
+    def _reprieved(self, call: Call, denial: Denial) -> bool:
+        try:
+            return call.reprieve is not None and call.reprieve(self, call, denial)
+        except Exception as error:
+            self.plugins.failed(call.framework or "meter", "reprieve", error)
+            return False
 
     def _begun(self, call: Call) -> Call:
         self._open[call.id] = call

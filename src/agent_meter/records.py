@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -22,7 +22,10 @@ import msgspec
 
 if TYPE_CHECKING:
     from .joining import Joining, Wire
+    from .meter import Meter
     from .usage import AgentUsage
+
+    Reprieve = Callable[[Meter, "Call", "Denial"], bool]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -619,6 +622,7 @@ class Call(msgspec.Struct, eq=False, weakref=True, dict=False):
     detached: bool = False
     unguarded: bool = False  # it is only told of: no guard is asked, for nobody could stop it
     done: bool = False
+    reprieve: Reprieve | None = None  # asked before it is refused: may it go on, as far as a cache?
     awaits: bool = False  # whoever opens it asks the budgets itself, with `await`
     content: Any = None
     response: Any = None

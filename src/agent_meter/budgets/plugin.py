@@ -144,9 +144,9 @@ class Budgets(BudgetList):
             self._failed(PLUGIN, "on_exceed", error)
             return False
 
-    def count_denied(self, denial: Denial) -> None:
+    def count_denied(self, denial: Denial, times: int = 1) -> None:
         if denial.budget in self.denied or len(self.denied) < COUNTED:
-            self.denied[denial.budget] = self.denied.get(denial.budget, 0) + 1
+            self.denied[denial.budget] = self.denied.get(denial.budget, 0) + times
 
     def wait(self, seconds: float) -> None:
         """Until something was settled; a look at shared counters now and then."""

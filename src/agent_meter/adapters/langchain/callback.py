@@ -26,6 +26,7 @@ from .asking import ambient_parent, attribute, model_of
 from .estimating import warn_of_stream
 from .fence import fenced
 from .flights import FRAMEWORK, Flight, sent_together
+from .reprieve import reprieve
 from .runs import RunEvents
 
 
@@ -101,6 +102,7 @@ class MeterCallback(RunEvents):
         if self.meter.has_budgets:
             call.prompt = Prompt(asked, model.name, params.get("tools") or params.get("functions"))
             call.max_output_tokens = output_limit(params, {"max_tokens": known.get("ls_max_tokens")}, flight.made_with)
+            call.reprieve = reprieve
         size = kwargs.get("batch_size")
         if size is not None and size > 1 and params:
             flights.batch(flight, params, size)
