@@ -22,10 +22,9 @@ import msgspec
 
 if TYPE_CHECKING:
     from .joining import Joining, Wire
-    from .meter import Meter
     from .usage import AgentUsage
 
-    Reprieve = Callable[[Meter, "Call", "Denial"], bool]
+    Reprieve = Callable[[Any, "Call", "Denial"], bool]  # the first is the meter
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -14,7 +14,7 @@ from tests.adapters.llama_index.test_calls import WAYS
 from tests.enforcement import refused
 
 from agent_meter import Budget, BudgetExceeded, Meter
-from agent_meter.adapters.llama_index import MeterHandler, MeteredEmbeddingCache
+from agent_meter.adapters.llama_index import MeteredEmbeddingCache, MeterHandler
 
 # LlamaIndex looks at every attribute of an agent, its deprecated ones too.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

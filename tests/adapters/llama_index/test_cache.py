@@ -156,8 +156,7 @@ def test_what_the_client_tells_of_a_paid_call_is_what_a_hit_replays(meter: Meter
         again = model.get_text_embedding_batch(["one", "two and more"])
     records = meter.history()
 
-    # The last one is the batch that the guards were asked about before LlamaIndex looked into the cache.
-    assert (paid, [record.cached for record in records]) == (again, [False, True, True, True])
-    assert (meter.usage.api_calls, records[3].embedding_tokens) == (1, 0)
+    assert (paid, [record.cached for record in records]) == (again, [False, True, True])
+    assert meter.usage.api_calls == 1
     assert not any(record.estimated for record in records)
     assert records[0].embedding_tokens == 14 == sum(record.embedding_tokens for record in records[1:])

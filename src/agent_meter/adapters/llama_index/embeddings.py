@@ -103,13 +103,33 @@ class Embeddings(tap.Ear):
 
     def admit(self, node: Node) -> None:
         """The rate limiter is asked, once for each batch: the first that was not, is sent next."""
-        flight = self._next(node)
+        flight = None if probe.watches(node.instance) else self._next(node)
         if flight is not None:
             self._admit(flight)
 
     async def aadmit(self, node: Node) -> None:
         """`admit` where a budget may wait."""
-        flight = self._next(node)
+        await self._aadmit(None if probe.watches(node.instance) else self._next(node))
+
+    def missed(self, span_id: str | None) -> None:
+        """The model's cache was asked, and has not got a text: the batch that it is of will be sent."""
+        flight = self._missing(span_id)
+        if flight is not None:
+            self._admit(flight)
+
+    async def amissed(self, span_id: str | None) -> None:
+        await self._aadmit(self._missing(span_id))
+
+    def _missing(self, span_id: str | None) -> Flight | None:
+        node = self._embedding(span_id)
+        if node is None:
+            return None
+        sending = _sending.get()
+        if sending is not None and not sending.ended and sending in (node.flights or ()):
+            return None  # of this batch another text is missing as well
+        return self._next(node)
+
+    async def _aadmit(self, flight: Flight | None) -> None:
         if flight is not None and flight.call is not None:
             flight.opened = True
             try:

@@ -27,6 +27,10 @@ class Guard(Protocol):
 
     async def aadmit(self, span_id: str) -> None: ...
 
+    def missed(self, span_id: str | None) -> None: ...
+
+    async def amissed(self, span_id: str | None) -> None: ...
+
 
 def _inner(limiter: Any) -> Any:
     return limiter

@@ -138,6 +138,23 @@ class Listener:
         except Exception as error:
             self._caught("rate limiter", error)
 
+    def missed(self, span_id: str | None) -> None:
+        """An embedding model's cache has not got a text, which is sent next. Raises `BudgetExceeded`."""
+        try:
+            self.embeddings.missed(span_id)
+        except BudgetExceeded:
+            raise
+        except Exception as error:
+            self._caught("embedding cache", error)
+
+    async def amissed(self, span_id: str | None) -> None:
+        try:
+            await self.embeddings.amissed(span_id)
+        except BudgetExceeded:
+            raise
+        except Exception as error:
+            self._caught("embedding cache", error)
+
     def stay(self) -> None:
         self._leaving = None
 

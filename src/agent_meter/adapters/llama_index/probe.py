@@ -1,4 +1,8 @@
-"""An embedding model's cache, watched: no event of LlamaIndex's tells a hit from a miss."""
+"""An embedding model's cache, watched: no event of LlamaIndex's tells a hit from a miss.
+
+A hit costs nothing and passes a used-up budget; so where there is a cache, guards are asked at the first miss. The rate
+limiter would be too early for batches, which are all limited before the cache is asked, or not at all (async ones).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any
 from llama_index.core.storage.kvstore.types import DEFAULT_COLLECTION, BaseKVStore
 from llama_index_instrumentation.span import active_span_id
 
+from . import gate
 from .touched import Touched
 
 # Who is told of hits, with the span and the text. Replaced as a whole: it is read without a lock.
@@ -38,10 +43,18 @@ class Probe(BaseKVStore):
         return getattr(self.inner, name)
 
     def get(self, key: str, collection: str = DEFAULT_COLLECTION) -> Any:
-        return _seen(key, self.inner.get(key, collection=collection))
+        found = self.inner.get(key, collection=collection)
+        if found is None:
+            for guard in gate.guards:
+                guard.missed(active_span_id.get())
+        return _seen(key, found)
 
     async def aget(self, key: str, collection: str = DEFAULT_COLLECTION) -> Any:
-        return _seen(key, await self.inner.aget(key, collection=collection))
+        found = await self.inner.aget(key, collection=collection)
+        if found is None:
+            for guard in gate.guards:
+                await guard.amissed(active_span_id.get())
+        return _seen(key, found)
 
     def put(self, *args: Any, **kwargs: Any) -> None:
         self.inner.put(*args, **kwargs)
@@ -74,6 +87,12 @@ def _seen(key: str, found: Any) -> Any:
         for ear in ears:
             ear(span_id, key)
     return found
+
+
+def watches(instance: Any) -> bool:
+    """Whether there is a cache, and whoever asks it is heard."""
+    cache = getattr(instance, "embeddings_cache", None)
+    return type(cache) is Probe and bool(cache)
 
 
 def attach(instance: Any) -> None:
