@@ -449,15 +449,19 @@ def test_with_a_store_no_event_waits_for_it(tmp_path: Path, monkeypatch: pytest.
     )
     meter.observe(Denied())
 
-    def waited(*_: object, **__: object) -> None:
-        pytest.fail("the caller waited for the store")
+    flush, flushed = meter.store.flush, []
 
-    with monkeypatch.context() as patch:
-        patch.setattr(meter.store, "flush", waited)
-        with meter.run("r") as run, run.step() as step, step.llm("gpt-4o") as call:
-            call.finish(USAGE)
-        with contextlib.suppress(BudgetExceeded), meter.llm("gpt-4o"):
-            pytest.fail("it was called")
+    def waited(timeout: float | None = None) -> None:
+        flushed.append(timeout)
+        flush(timeout)
+
+    monkeypatch.setattr(meter.store, "flush", waited)
+    with meter.run("r") as run, run.step() as step, step.llm("gpt-4o") as call:
+        call.finish(USAGE)
+    assert flushed == []
+    with contextlib.suppress(BudgetExceeded), meter.llm("gpt-4o"):
+        pytest.fail("it was called")
+    assert len(flushed) == 1  # the budget's own, which refuses nobody before it knows what was settled
     meter.shutdown()
 
     assert heard == [("step", 45), ("denied", 45)]
