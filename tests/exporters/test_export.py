@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent_meter import Meter
 from agent_meter.encoding import from_document
 from agent_meter.errors import ExportError
 from agent_meter.exporters import FORMATS, export, format_of
@@ -99,6 +100,42 @@ def test_a_stream_is_written_as_a_file_is(format: str, tmp_path: Path):
     assert len(out.getvalue()) > 100
     if format not in ("json", "parquet"):  # which say when, and where
         assert out.getvalue() == (tmp_path / "out").read_bytes()
+
+
+def test_a_store_is_exported_whole_and_a_meter_with_its_store(tmp_path: Path):
+    with Meter(store=str(tmp_path / "meter.db")) as meter:
+        for _ in range(5):
+            meter.record_usage(model="gpt-4o", provider="openai", input_tokens=1)
+        meter.record_tool_call("search", True, 0.1, {"q": "secret"})
+
+        assert export(meter, tmp_path / "meter.jsonl").records == 6
+        assert export(meter.store, tmp_path / "store.jsonl").records == 6
+    assert (tmp_path / "meter.jsonl").read_bytes() == (tmp_path / "store.jsonl").read_bytes()
+
+
+def test_a_meter_without_a_store_is_exported_with_the_calls_that_it_remembers(tmp_path: Path):
+    meter = Meter(keep=3)
+    for _ in range(5):
+        meter.record_usage(model="gpt-4o", provider="openai", input_tokens=1)
+
+    assert export(meter, tmp_path / "meter.jsonl").records == 3
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_million_records_are_written_in_the_memory_of_a_few(format: str):
+    program = (
+        "import resource, sys, logging; logging.disable(50)\n"
+        "from tests.exporters.samples import many\n"
+        "from agent_meter.exporters import export\n"
+        f"export(many(30_000), '/dev/null', {format!r})\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"export(many(1_000_000), '/dev/null', {format!r})\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert int(run.stdout) < 50_000  # kB
 
 
 def test_progress_is_told_on_the_way_and_at_the_end(tmp_path: Path):

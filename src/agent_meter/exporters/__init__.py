@@ -12,12 +12,16 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ..errors import ExportError
 from ..files import replacing
 from ..records import Record
 from .sinks import Sink
+
+if TYPE_CHECKING:
+    from ..meter import Meter
+    from ..store import Store
 
 __all__ = ["FORMATS", "ExportError", "Exported", "Format", "Sink", "export", "format_of"]
 
@@ -30,7 +34,6 @@ class Format(NamedTuple):
     module: str
     sink: str
     options: tuple[str, ...] = ()
-    binary: bool = False
 
 
 FORMATS: dict[str, Format] = {
@@ -39,7 +42,7 @@ FORMATS: dict[str, Format] = {
         Format("csv", (".csv",), "csv", "Csv"),
         Format("json", (".json",), "documents", "Json"),
         Format("jsonl", (".jsonl", ".ndjson"), "documents", "JsonLines"),
-        Format("parquet", (".parquet", ".pq"), "parquet", "Parquet", ("row_group",), binary=True),
+        Format("parquet", (".parquet", ".pq"), "parquet", "Parquet", ("row_group",)),
         Format("focus", (".focus.csv",), "focus", "Focus", ("account", "account_name", "period", "by", "prices")),
         Format("cloudevents", (".cloudevents.jsonl",), "documents", "CloudEvents", ("source",)),
         Format("prometheus", (".prom",), "prometheus", "Textfile"),
@@ -67,7 +70,7 @@ def format_of(path: str) -> Format:
 
 
 def export(
-    records: Iterable[Record],
+    records: Iterable[Record] | Store | Meter,
     path: str | os.PathLike[str] | BinaryIO,
     format: str | None = None,
     *,
@@ -76,9 +79,10 @@ def export(
 ) -> Exported:
     """Write records to a file; the format is that of its name unless one is named. The file appears when it is whole.
 
-    `path` may be an open binary file, which then needs a `format`. `progress` is told every now and then how many
-    records have been written. `options` are the format's own: `source` (cloudevents), `account`, `account_name`,
-    `period`, `by` and `prices` (focus), `row_group` (parquet).
+    A store is exported whole, a meter with its store or, without one, with the calls that it remembers. `path` may be
+    an open binary file, which then needs a `format`. `progress` is told every now and then how many records have been
+    written. `options` are the format's own: `source` (cloudevents), `account`, `account_name`, `period`, `by` and
+    `prices` (focus), `row_group` (parquet).
 
     Raises `ExportError`, OSError, and ImportError where a format needs what is not installed.
     """
@@ -95,7 +99,7 @@ def export(
             options["beside"] = lambda _: replacing(side)
         number = 0
         with made(file, **options) as sink:
-            for number, record in enumerate(records, 1):
+            for number, record in enumerate(_all(records), 1):
                 sink.write(record)
                 if progress is not None and number % _PROGRESS_EVERY == 0:
                     progress(number)
@@ -105,6 +109,19 @@ def export(
     if side is not None and not skipped and os.path.isfile(side):
         os.unlink(side)  # of an earlier export: now everything has a price
     return Exported(name, chosen.name, number, skipped, side if skipped else None)
+
+
+def _all(source: Any) -> Iterable[Record]:
+    """The records of a meter, of a store, or as they were given."""
+    if getattr(source, "store", None) is not None:
+        source.flush()
+        source = source.store
+    for name, asked in (("records", {}), ("history", {"include_denied": True})):
+        if callable(getattr(source, name, None)):
+            found: Iterable[Record] = getattr(source, name)(**asked)
+            return found
+    given: Iterable[Record] = source
+    return given
 
 
 def side_path(path: str) -> str:
