@@ -358,7 +358,8 @@ class Meter(Facts):
         if call.reserve is not None and call.rates is not None:
             bound = TokenUsage(call.reserve.input_tokens or 0, call.reserve.output_tokens or 0)
             cost = self._rating.cost(call.rates, bound, call)
-            call.reserve = Reserve(call.reserve.input_tokens, call.reserve.output_tokens, cost.list_pico)
+            told = call.reserve
+            call.reserve = Reserve(told.input_tokens, told.output_tokens, cost.list_pico, told.assumed)
         return self.plugins.admit(call)
 
     def _tool_record(self, call: Call, status: Status, error_type: str | None, duration: float) -> ToolRecord:
@@ -506,15 +507,17 @@ class Meter(Facts):
         """One tool call, `with meter.tool("search", {"q": q}):`, or a decorator: `@meter.tool`, `@meter.tool("x")`."""
         return tool_handle(self, name, params, call_id, attribution)
 
-    def wrap(self, client: C, ask_for_usage: bool = False) -> C:
+    def wrap(self, client: C, ask_for_usage: bool = False, *, cap_output: int | None = None) -> C:
         """Meter every model call of one SDK client (OpenAI, Anthropic, Google, Groq, Mistral, Cohere, Ollama, boto3).
 
         The client itself is returned, and metered until `unwrap`. With `ask_for_usage`, streams that would end
-        without usage are asked for it; the application sees no difference. `MeterError` for what is no such client.
+        without usage are asked for it; the application sees no difference. `cap_output` is put as the maximum into
+        requests that name none (OpenAI's client, and those made like it), so that a budget holds what an answer can be,
+        and not what it is assumed to be. `MeterError` for what is no such client.
         """
         from .adapters.wire import wrap
 
-        return wrap(self, client, ask_for_usage)
+        return wrap(self, client, ask_for_usage, cap_output=cap_output)
 
     def unwrap(self, client: C) -> C:
         """Meter this client no more."""

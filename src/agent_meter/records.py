@@ -571,6 +571,11 @@ class Reserve(msgspec.Struct, frozen=True):
     pico: int | None = None
     assumed: tuple[str, ...] = ()
 
+    @property
+    def bounded(self) -> bool:
+        """Whether the caller knows how long the prompt is at most."""
+        return self.input_tokens is not None and "input_tokens" not in self.assumed
+
 
 class Prompt(Protocol):
     """What is asked, for those who must set something aside for it."""

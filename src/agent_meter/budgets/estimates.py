@@ -78,7 +78,8 @@ class Estimator:
         said = call.reserve
         size: int | None = None
         assumed: tuple[str, ...] = ()
-        if said is not None and said.input_tokens is not None:
+        if said is not None and said.bounded:
+            assert said.input_tokens is not None
             tokens = said.input_tokens
         elif call.prompt is not None:
             size = call.prompt.size()

@@ -173,7 +173,7 @@ class Budgets(BudgetList):
             seen = held.seen = self._estimator.seen(call.model, call.agent)
             said = call.reserve
             input_tokens, output_tokens, held.size, assumed = self._estimator.bound(call, seen)
-            dearer = seen.dearer if said is None or said.input_tokens is None else 1.0
+            dearer = seen.dearer if said is None or not said.bounded else 1.0
             pico = self._bound(call, held, input_tokens, output_tokens, assumed, dearer)
             if pico is None and (denial := self._unpriced(call, lines)) is not None:
                 return denial

@@ -6,8 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ...records import Reserve
-from ...tokens.estimate import ERROR, characters_to_tokens
+from ...tokens.estimate import characters_to_tokens
 
 # A picture, a sound or a file inside a message is one long word; what a model makes of it is a matter of its size in
 # pixels or seconds, which is not looked at.
@@ -96,11 +95,6 @@ def _of(told: _Body) -> Asked:
 
 def _count(value: Any) -> int | None:
     return value if type(value) is int and value > 0 else None
-
-
-def reserve(content: Any, most: int | None) -> Reserve:
-    """What a budget sets aside for a request: its text, estimated on the high side, and the most it may answer."""
-    return Reserve(round(tokens_in(content) * (1 + ERROR)), most)
 
 
 def tokens_in(content: Any) -> float:

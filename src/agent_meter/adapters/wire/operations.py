@@ -15,9 +15,10 @@ from urllib.parse import quote, urlsplit
 
 from ... import joining
 from ...errors import BudgetExceeded
-from .asking import asked, asked_by
-from .endpoints import endpoint_of
-from .taps import Own, Owner, complain_to, fitting, installed, open_own, wanting
+from .asking import Asked, asked, asked_by
+from .endpoints import Endpoint, endpoint_of
+from .limits import capped
+from .taps import Own, Owner, aopen_own, complain_to, fitting, installed, open_own, wanting
 
 
 class Request(NamedTuple):
@@ -39,7 +40,7 @@ def framed(original: Any, facts: Facts, owners: Callable[[], Sequence[Owner]], b
 
         @wraps(original)
         async def operation(*args: Any, **kwargs: Any) -> Any:
-            opened = _enter(facts, owners(), bound_to, args, kwargs)
+            opened = await _aenter(facts, owners(), bound_to, args, kwargs)
             if not opened:
                 return await original(*args, **kwargs)
             try:
@@ -75,25 +76,52 @@ def _enter(
     if not owners and not installed:
         return []
     try:
-        if bound_to is None:
-            bound_to, args = args[0], args[1:]
-        request = facts(bound_to, args, kwargs)
-        if request is None:
-            return []
-        endpoint = endpoint_of(request.host, request.path)
-        if endpoint is None:
-            return []
-        told = asked_by(request.body) if isinstance(request.body, dict) else asked(request.body)
-        if joining.waiting(fitting(endpoint, told.model, request.host)):
-            return []
-        if request.provider and not endpoint.provider:
-            endpoint = endpoint._replace(provider=request.provider)
-        return open_own(wanting(owners), endpoint, told, request.body)
+        found = _asked(facts, owners, bound_to, args, kwargs)
+        return [] if found is None else open_own(wanting(owners), *found)
     except BudgetExceeded:
         raise
     except Exception as error:
         complain_to(owners, "operation", error)
         return []
+
+
+async def _aenter(
+    facts: Facts, owners: Sequence[Owner], bound_to: Any, args: Sequence[Any], kwargs: dict[str, Any]
+) -> list[Own]:
+    if not owners and not installed:
+        return []
+    try:
+        found = _asked(facts, owners, bound_to, args, kwargs)
+        return [] if found is None else await aopen_own(wanting(owners), *found)
+    except BudgetExceeded:
+        raise
+    except Exception as error:
+        complain_to(owners, "operation", error)
+        return []
+
+
+def _asked(
+    facts: Facts, owners: Sequence[Owner], bound_to: Any, args: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[Endpoint, Asked, Any] | None:
+    if bound_to is None:
+        bound_to, args = args[0], args[1:]
+    request = facts(bound_to, args, kwargs)
+    if request is None:
+        return None
+    endpoint = endpoint_of(request.host, request.path)
+    if endpoint is None:
+        return None
+    body = request.body
+    told = asked_by(body) if isinstance(body, dict) else asked(body)
+    if joining.waiting(fitting(endpoint, told.model, request.host)):
+        return None
+    if facts is stainless and (limited := capped(body, endpoint, told.max_output, owners)) is not None:
+        options = kwargs["options"] if "options" in kwargs else args[1]
+        options.json_data = body = limited
+        told = asked_by(body)
+    if request.provider and not endpoint.provider:
+        endpoint = endpoint._replace(provider=request.provider)
+    return endpoint, told, body
 
 
 def _failed(opened: list[Own], error: BaseException) -> None:

@@ -7,7 +7,7 @@ but for `BudgetExceeded` where a call that nobody announced is refused.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,11 +20,12 @@ from ...errors import BudgetExceeded
 from ...handles import status_of
 from ...joining import Wire
 from ...meter import Meter
-from ...records import CANCELLED, DENIED, ERROR, OK, Call, Model, TokenUsage
+from ...records import CANCELLED, DENIED, ERROR, OK, Call, Model, Reserve, TokenUsage
 from ..payloads import read
-from .asking import Asked, asked, asked_by, reserve, tokens_in
+from .asking import Asked, asked, asked_by, tokens_in
 from .endpoints import Endpoint, endpoint_of, provider_of, same_model
 from .exchange import Exchange, since
+from .limits import Body
 
 FRAMEWORK = "wire"
 ASKABLE = frozenset(("openai.chat", "openai.completions"))
@@ -40,6 +41,7 @@ class Owner(msgspec.Struct, frozen=True):
     meter: Meter
     ask_for_usage: bool = False
     provider: str = ""  # of the client, where the host does not tell
+    cap_output: int | None = None  # for requests that name no maximum
 
 
 # Those of the process.
@@ -246,6 +248,41 @@ def lower_bound(exchange: Exchange) -> tuple[TokenUsage | None, tuple[str, ...]]
 def open_own(owners: Iterable[Owner], endpoint: Endpoint, told: Asked, content: Any, agent: str = "") -> list[Own]:
     """Open the call for every meter that wants it. Raises `BudgetExceeded`: then none is open."""
     opened: list[Own] = []
+    for own in _calls(owners, endpoint, told, content, agent):
+        try:
+            own.meter.open(own.call)
+        except BudgetExceeded:
+            _give_back(opened)
+            raise
+        _opened(own, opened)
+    return opened
+
+
+async def aopen_own(owners: Iterable[Owner], endpoint: Endpoint, told: Asked, content: Any) -> list[Own]:
+    """`open_own` for async clients: where a budget must wait, or ask a shared store, the event loop goes on."""
+    opened: list[Own] = []
+    for own in _calls(owners, endpoint, told, content):
+        try:
+            await own.meter.aopen(own.call)
+        except BaseException:  # cancelled while it waited: the others will not be made either
+            _give_back(opened)
+            raise
+        _opened(own, opened)
+    return opened
+
+
+def _opened(own: Own, opened: list[Own]) -> None:
+    own.call.joining = own.meter.joining
+    own.call.prompt = None
+    opened.append(own)
+
+
+def _give_back(opened: Iterable[Own]) -> None:
+    for other in opened:
+        other.meter.close(other.call, status=DENIED, error_type="BudgetExceeded")
+
+
+def _calls(owners: Iterable[Owner], endpoint: Endpoint, told: Asked, content: Any, agent: str = "") -> Iterator[Own]:
     for owner in owners:
         meter = owner.meter
         provider = endpoint.provider or owner.provider or provider_by(agent)
@@ -253,19 +290,11 @@ def open_own(owners: Iterable[Owner], endpoint: Endpoint, told: Asked, content: 
         call.max_output_tokens = told.max_output
         call.streamed = told.streamed
         if meter.plugins.guarded:
-            call.reserve = reserve(content, told.max_output)
+            call.prompt = Body(content)
+            call.reserve = Reserve(call.prompt.tokens(), told.max_output, assumed=("input_tokens",))
         if meter.wants_content:
             call.content = _messages(content)
-        own = Own(meter, call)
-        try:
-            meter.open(call)
-        except BudgetExceeded:
-            for other in opened:
-                other.meter.close(other.call, status=DENIED, error_type="BudgetExceeded")
-            raise
-        call.joining = meter.joining
-        opened.append(own)
-    return opened
+        yield Own(meter, call)
 
 
 def provider_by(agent: str) -> str:

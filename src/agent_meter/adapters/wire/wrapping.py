@@ -53,12 +53,13 @@ def _release(owners: list[Owner]) -> None:
 _KEPT = "_agent_meter"
 
 
-def wrap(meter: Meter, client: C, ask_for_usage: bool = False) -> C:
+def wrap(meter: Meter, client: C, ask_for_usage: bool = False, *, cap_output: int | None = None) -> C:
     """Meter every model call of one client: OpenAI's, Anthropic's, Google's, Groq's, Mistral's, Cohere's, Ollama's,
     boto3's, or a client of httpx, requests or aiohttp itself. Sync, async and streaming.
 
     The client itself is returned. `ask_for_usage` adds `stream_options.include_usage` to streams that do not ask, and
-    takes out what comes of it. `MeterError` for an object in which no HTTP client is found.
+    takes out what comes of it. `cap_output` is the maximum put into requests that name none. `MeterError` for an
+    object in which no HTTP client is found.
     """
     done = getattr(client, "__dict__", {}).get(_KEPT)
     if done is None:
@@ -69,7 +70,7 @@ def wrap(meter: Meter, client: C, ask_for_usage: bool = False) -> C:
             raise MeterError(f"no HTTP client found in {kind.__module__}.{kind.__qualname__}: wrap the SDK's client")
         object.__setattr__(client, _KEPT, done)
         weakref.finalize(client, _release, done.owners).atexit = False
-    done.add(Owner(meter, ask_for_usage, MAKERS.get(type(client).__module__.partition(".")[0], "")))
+    done.add(Owner(meter, ask_for_usage, MAKERS.get(type(client).__module__.partition(".")[0], ""), cap_output))
     return client
 
 
@@ -121,7 +122,7 @@ def _copying(copy: Any, client: Any) -> Any:
         done = None if original is None else original.__dict__.get(_KEPT)
         if done is not None:
             for owner in done.owners:
-                wrap(owner.meter, other, owner.ask_for_usage)
+                wrap(owner.meter, other, owner.ask_for_usage, cap_output=owner.cap_output)
         return other
 
     return copied
