@@ -1,7 +1,7 @@
-"""What a ledger costs: the caller, the machine, and whoever asks it. `python -m benchmarks.store [RECORDS]`.
+"""What a ledger costs: the caller, the machine, and whoever asks it. `python -m benchmarks.store [RECORDS | FILE]`.
 
-RECORDS (a million unless said otherwise) is how many the reports are asked over; ten million take half an hour and
-seven gigabytes.
+RECORDS (a million unless said otherwise) is how many the reports are asked over, of a ledger that `benchmarks.large`
+makes for it; or name one that it has made.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,16 +22,12 @@ from pathlib import Path
 from agent_meter.records import LLM, OK, Cost, CostStatus, TokenUsage, UsageRecord, new_id
 from agent_meter.store import SQLiteStore
 
+from .large import DAYS, MODELS, fill
 from .measuring import machine, table, title
-
-DAYS = 90
-MODELS = [("openai", "gpt-4o"), ("openai", "gpt-4o-mini"), ("openai", "o3"), ("anthropic", "claude-sonnet-4-5"),
-          ("anthropic", "claude-haiku-4-5"), ("google", "gemini-2.5-pro"), ("google", "gemini-2.5-flash"),
-          ("mistral", "mistral-large"), ("deepseek", "deepseek-chat"), ("groq", "llama-3.3-70b")]  # fmt: skip
 
 
 class Traffic:
-    """Records of 20 agents, 10 models and 1,000 users, ten calls a session, spread evenly over 90 days."""
+    """Ten calls a session, 500 sessions an hour, each of one user (of 1,000) and one agent (of 20); 10 models."""
 
     def __init__(self, number: int, seed: int = 1, days: float = DAYS) -> None:
         self._chance = random.Random(seed)
@@ -40,8 +37,8 @@ class Traffic:
     def next(self) -> UsageRecord:
         chance = self._chance
         self._at += self._step
-        provider, model = MODELS[int(chance.random() * 10)]
         session = int(chance.random() * 500) + int(self._at.timestamp()) // 3600 * 500
+        provider, model = MODELS[(session + (chance.random() < 0.2)) % 10]
         given, made = int(chance.random() * 4000), int(chance.random() * 900)
         return UsageRecord(
             new_id(), LLM, self._at, chance.random() * 9, None, provider, model, f"{model}-2026-06-01", model,
@@ -49,7 +46,7 @@ class Traffic:
             Cost(CostStatus.PRICED, given * 2_500_000 + made * 10_000_000, given * 2_500_000 + made * 10_000_000,
                  given * 2_500_000, made * 10_000_000, "c1f2e3d4a5b6", model),
             OK, None, False, False, False, 1, f"chatcmpl-{session}", "langchain", None, None,
-            f"agent-{int(chance.random() * 20)}", "", f"user-{int(chance.random() * 1000)}", f"session-{session}",
+            f"agent-{session % 20}", "", f"user-{session * 7 % 1000}", f"session-{session}",
         )  # fmt: skip
 
 
@@ -125,16 +122,56 @@ def processes(folder: Path, workers: int = 8, number: int = 20_000) -> None:
     store.close()
 
 
-def fill(path: Path, number: int) -> None:
-    store, traffic = SQLiteStore(path), Traffic(number)
-    start = time.perf_counter()
-    for _ in range(number):
-        store.put(traffic.next())
+def alone(folder: Path, number: int = 50_000) -> None:
+    title("One process, a day of traffic as fast as it can")
+    store, traffic = SQLiteStore(folder / "alone.db"), Traffic(number, days=1)
+    records = [traffic.next() for _ in range(number)]
+    start, spent = time.perf_counter(), time.process_time()
+    for record in records:
+        store.put(record)
     store.flush()
+    wall, cpu = time.perf_counter() - start, time.process_time() - spent
     store.fold()
-    spent = time.perf_counter() - start
     store.close()
-    print(f"{number:,} records made and stored by one process in {spent:,.0f} s ({number / spent:,.0f}/s)")
+    rows = [(f"{number:,}", f"{number / wall:,.0f}", f"{cpu / number * 1e6:.0f}", size(folder / "alone.db", number))]
+    table(("records", "records/s", "µs CPU/record", "bytes/record"), rows)
+
+
+def reserve(folder: Path, number: int = 600) -> None:
+    title("A budget's counter while the ledger writes 500 records/s: one file, or two (µs a transaction)")
+    rows = []
+    for name, durability, shared in (
+        ("one file, normal", "normal", True),
+        ("one file, full", "full", True),
+        ("two files, ledger full", "full", False),
+    ):
+        ledger = SQLiteStore(folder / f"{name}-ledger.db", durability)
+        counters = ledger if shared else SQLiteStore(folder / f"{name}-budgets.db")
+        with counters.transaction() as connection:
+            connection.execute("CREATE TABLE counter (name TEXT PRIMARY KEY, used INTEGER)")
+            connection.executemany("INSERT INTO counter VALUES (?, 0)", [(f"b{n}",) for n in range(5)])
+        stop = threading.Event()
+        writing = threading.Thread(target=_steadily, args=(ledger, stop))
+        writing.start()
+        rows.append((name, *microseconds(partial(_take, counters), number)))
+        stop.set()
+        writing.join()
+        ledger.close()
+        counters.close()
+    table(("", "median", "p99"), rows)
+
+
+def _steadily(ledger: SQLiteStore, stop: threading.Event) -> None:
+    traffic = Traffic(100_000, days=1)
+    while not stop.wait(0.002):
+        ledger.put(traffic.next())
+
+
+def _take(store: SQLiteStore) -> None:
+    with store.transaction() as connection:
+        for budget in range(5):
+            connection.execute("SELECT used FROM counter WHERE name = ?", (f"b{budget}",)).fetchone()
+            connection.execute("UPDATE counter SET used = used + 1 WHERE name = ?", (f"b{budget}",))
 
 
 QUESTIONS = (
@@ -195,7 +232,8 @@ def duckdb(path: Path, number: int) -> list[tuple[str, str, str]]:
     assert writer is not None
     writer.close()
     query = (
-        "SELECT agent, model, at - at % 86400000000, COUNT(*), SUM(input_tokens), SUM(output_tokens), SUM(list_pico) "
+        'SELECT agent, model, "at" - "at" % 86400000000, COUNT(*), SUM(input_tokens), SUM(output_tokens), '
+        "SUM(list_pico) "
         f"FROM '{parquet}' GROUP BY 1, 2, 3"
     )
     spent = milliseconds(lambda: duckdb.sql(query).fetchall(), 3)
@@ -215,14 +253,20 @@ def size(path: Path, number: int) -> str:
     return f"{path.stat().st_size / number:,.0f}"
 
 
-def main(number: int = 1_000_000) -> None:
+def main(what: str = "1_000_000") -> None:
     print(f"\n{machine()}")
-    with tempfile.TemporaryDirectory() as folder:
-        append(Path(folder))
-        processes(Path(folder))
-        fill(Path(folder) / "large.db", number)
-        report(Path(folder) / "large.db")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        append(folder)
+        alone(folder)
+        processes(folder)
+        reserve(folder)
+        if Path(what).exists():
+            report(Path(what))
+        else:
+            fill(folder / "large.db", int(what.replace("_", "")))
+            report(folder / "large.db")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1].replace("_", "")) if len(sys.argv) > 1 else 1_000_000)
+    main(*sys.argv[1:2])
