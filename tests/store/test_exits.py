@@ -118,15 +118,14 @@ ENDS = {
     "asyncio cancellation": (
         """
         meter = Meter(store=PATH)
-        async def work():
+        async def work(done):
             with meter.run("agent"):
-                try:
-                    while True:
-                        spend(meter, 1); await asyncio.sleep(0)
-                        if meter._accounts.usage().requests == 200: await asyncio.sleep(9)
-                finally: pass
+                for _ in range(200):
+                    spend(meter, 1); await asyncio.sleep(0)
+                done.set(); await asyncio.sleep(60)
         async def main():
-            task = asyncio.create_task(work()); await asyncio.sleep(0.5); task.cancel()
+            done = asyncio.Event()
+            task = asyncio.create_task(work(done)); await done.wait(); task.cancel()
             try: await task
             except asyncio.CancelledError: pass
         asyncio.run(main())

@@ -13,9 +13,12 @@ from .traffic import metered
 @given(calls, calls)
 def test_a_model_call_comes_back_as_it_was(record, corrected):
     corrected = msgspec.structs.replace(corrected, id=record.id)
-    record = as_stored(msgspec.structs.replace(record, corrects=corrected), row_of(record))
+    record = msgspec.structs.replace(record, corrects=corrected)
 
-    assert record_of(row_of(record)) == record
+    back = record_of(row_of(record))
+
+    assert back == record or "\\x00" in repr(record), "no database takes NUL in a text"
+    assert record_of(row_of(back)) == back
 
 
 def test_so_do_tools_and_runs():

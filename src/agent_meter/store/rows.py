@@ -135,7 +135,7 @@ def _usage_row(record: UsageRecord) -> tuple[Any, ...]:
     if record.corrects is not None:
         more["corrects"] = to_document(record.corrects)
     if record.attempts:
-        more["attempts"] = [msgspec.to_builtins(attempt) for attempt in record.attempts]
+        more["attempts"] = [_attempt(attempt) for attempt in record.attempts]
     counts: tuple[int | None, ...] = _NO_USAGE
     if usage is not None:
         counts = (
@@ -260,6 +260,14 @@ def _text(text: str) -> str:
 
 def _texts(texts: Iterable[str]) -> list[str]:
     return [_text(text) for text in texts]
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    if type(attempt) is not Attempt:
+        raise TypeError(f"an Attempt is needed, not {type(attempt).__name__}")
+    plain: dict[str, Any] = msgspec.to_builtins(attempt)
+    msgspec.convert(plain, Attempt)  # what could not be read again is refused
+    return plain
 
 
 def _optional(text: str | None) -> str | None:
