@@ -1,4 +1,4 @@
-"""The seed document "Token Budget Tracking & Optimization" (Mercury Skills), overview and step 1, through our names.
+"""The seed document "Token Budget Tracking & Optimization" (Mercury Skills): overview, steps 1, 2, 4, by our names.
 
 Deviations, and why:
 
@@ -11,6 +11,12 @@ Deviations, and why:
   is `Rates.per_million(…).price(usage, at)`.
 * "Cost per 100K tasks (4K avg)" is no one formula (8.3 % of output in two rows, 12.5 % in the others), and "50K tokens
   per loop for 100 iterations = $50-$150" is $12.50 to $50 at GPT-4o's rates; the per-million prices are right.
+* `TokenBudget(counter)` is `meter.budgets`. Its `check_and_apply_budget` tests one period label and adds to another, so
+  that period limits never bind, and nothing ever settles what it reserved: ours binds, and the agent's next call takes
+  the place of what is held. A limit of 0 is no limit there, and allows nothing here.
+* `BudgetDashboard(counter, budgets)` is the meter: `current_status()` is `meter.status()`, `budget_alert(threshold)` is
+  `meter.alerts(threshold)`, whose entries read as the document's sentences. No limit is `None`, not `inf` (which JSON
+  has not); a cost is that of the models, not $0.003 for 1K of anything; exactly 80 % is an alert, too.
 """
 
 from __future__ import annotations
@@ -121,3 +127,81 @@ def test_top_agents(counter: Meter) -> None:
 def test_whats_costing_the_most(counter: Meter) -> None:
     """The trigger phrase: top spenders."""
     assert [agent for agent, _ in counter.top("agent", 10, by="cost_usd")] == ["writer", "researcher"]
+
+
+# ------------------------------------------------------------------------------------------------------- step 2
+
+
+async def test_token_budget() -> None:
+    """Enforce per-agent and global token budgets."""
+    meter = Meter()
+    budgets = meter.budgets
+    budgets.set_agent_limit("researcher", 10_000)
+    budgets.set_period_limit("daily", 12_000)
+
+    assert await budgets.check_and_apply_budget("researcher", 8_000)
+    assert not await budgets.check_and_apply_budget("researcher", 3_000)  # agent budget exceeded
+    assert not await budgets.check_and_apply_budget("writer", 5_000)  # global period budget exceeded
+    assert await budgets.check_and_apply_budget("writer", 4_000)
+
+
+async def test_what_was_applied_is_settled_by_the_call() -> None:
+    meter = Meter()
+    meter.budgets.set_agent_limit("researcher", 10_000)
+    assert await meter.budgets.check_and_apply_budget("researcher", 8_000)
+
+    meter.record_usage(agent="researcher", model="gpt-4o", input_tokens=1_000, output_tokens=500)
+
+    status = meter.budgets.status("researcher")
+    assert (status.used, status.reserved, status.remaining) == (1_500, 0, 8_500)
+
+
+def test_reset_period() -> None:
+    meter = Meter()
+    meter.budgets.set_period_limit("daily", 1_000)
+    meter.record_usage(model="gpt-4o", input_tokens=1_000)
+    assert not meter.budgets.check_and_apply_budget("researcher", 1)
+
+    meter.budgets.reset("daily")
+
+    assert meter.budgets.check_and_apply_budget("researcher", 1)
+
+
+def test_a_limit_counts_what_was_used_before_it_was_set(counter: Meter) -> None:
+    counter.budgets.set_agent_limit("researcher", 1_200)
+    counter.budgets.set_period_limit("daily", 3_700)
+
+    assert not counter.budgets.check_and_apply_budget("researcher", 36)
+    assert not counter.budgets.check_and_apply_budget("writer", 36)
+    assert counter.budgets.check_and_apply_budget("researcher", 35)
+    counter.budgets.set_agent_limit("researcher", 1_300)  # set anew, nothing is counted twice
+    assert counter.budgets.status("researcher").used == 1_165
+
+
+# ------------------------------------------------------------------------------------------------------- step 4
+
+
+def test_current_status(counter: Meter) -> None:
+    """Get current budget status for all agents."""
+    counter.budgets.set_agent_limit("researcher", 2_330)
+    status = counter.status()
+
+    assert set(status["agents"]) == {"researcher", "writer"}
+    researcher = status["agents"]["researcher"]
+    document = {"total_tokens", "prompt_tokens", "completion_tokens", "budget_limit", "percent_used", "estimated_cost"}
+    assert document <= set(researcher)
+    assert (researcher["total_tokens"], researcher["budget_limit"], researcher["percent_used"]) == (1_165, 2_330, 50.0)
+    assert status["global"]["total_tokens"] == 3_665
+    assert status["global"]["total_cost"] == sum(agent["estimated_cost"] for agent in status["agents"].values())
+    assert any(period.startswith("daily:") and tokens == 3_665 for period, tokens in status["period_usage"].items())
+
+
+def test_budget_alert() -> None:
+    """Get alerts for agents approaching budget limits."""
+    meter = Meter()
+    meter.budgets.set_agent_limit("researcher", 500_000)
+    meter.budgets.set_agent_limit("writer", 500_000)
+    meter.record_usage(agent="researcher", model="gpt-4o", input_tokens=415_000)
+    meter.record_usage(agent="writer", model="gpt-4o", input_tokens=300_000)
+
+    assert [str(alert) for alert in meter.alerts(threshold=0.8)] == ["researcher: 83% of budget used (415,000 tokens)"]

@@ -9,13 +9,12 @@ import msgspec
 
 from ..records import Alert, pico
 from .told import reached
-from .view import BudgetStatus
+from .view import LABELS, BudgetStatus
 
 if TYPE_CHECKING:
     from ..meter import Meter
 
 _PERIODS = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month"}
-_LABELS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
 
 
 def status(meter: Meter) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def status(meter: Meter) -> dict[str, Any]:
     now = meter.now()
     periods = {}
     for period, dimension in _PERIODS.items():
-        label = now.strftime(_LABELS[dimension])
+        label = now.strftime(LABELS[dimension])
         used = meter.usage_by(dimension).get(label)
         periods[f"{period}:{label}"] = 0 if used is None else used.total_tokens
     return {

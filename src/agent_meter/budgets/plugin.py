@@ -32,9 +32,9 @@ from .budget import WAIT, Budget
 from .engine import Change, Engine, Entry, Refusal
 from .estimates import Estimator, price
 from .matching import USD, Line
+from .refusing import COUNTED, PLUGIN, Refusals
 from .settling import Settlement, Settler
 from .view import BudgetList
-from .windows import Span
 
 if TYPE_CHECKING:
     from ..meter import Meter
@@ -42,13 +42,11 @@ if TYPE_CHECKING:
 HOLD_TTL = 300_000  # ms; a holder that lives extends it, one that died is charged
 MEMORY_TTL = 172_800_000  # the counters die with the holder, and the meter gives up open calls itself
 BEAT = 30.0  # seconds between two looks for holds whose time is up
-PLUGIN = "budgets"
 CHARGED = 10_000  # calls that were given up, kept for a late answer
 _entry = tuple.__new__  # half of what the constructor of a named tuple costs, on the path of every call
-COUNTED = 4096  # names whose denials and overruns are told apart
 
 
-class Budgets(BudgetList):
+class Budgets(Refusals, BudgetList):
     """All budgets of a meter. `meter.budgets` is it: a list of `Budget`s that can be changed while calls run."""
 
     def __init__(self, budgets: Iterable[Budget] = (), *, engine: Engine, meter: Meter, ledger: Any = None) -> None:
@@ -72,6 +70,10 @@ class Budgets(BudgetList):
         super().__init__(budgets)
         if self._settler is not None:
             self._settler.wake()
+
+    def _used_so_far(self, dimension: str, name: str) -> int:
+        used = self._meter.usage_by(dimension).get(name)
+        return 0 if used is None else used.total_tokens + used.total_embedding_tokens
 
     def _plug_in(self) -> None:
         if len(self) and not self._plugged_in:
@@ -135,18 +137,6 @@ class Budgets(BudgetList):
                 continue
             self.count_denied(denial)
             return denial
-
-    def ask(self, budget: Budget, call: Call, denial: Denial) -> bool:
-        """Whether the budget's `on_exceed` wants another try."""
-        try:
-            return bool(budget.on_exceed is not None and budget.on_exceed(call, denial))
-        except Exception as error:
-            self._failed(PLUGIN, "on_exceed", error)
-            return False
-
-    def count_denied(self, denial: Denial, times: int = 1) -> None:
-        if denial.budget in self.denied or len(self.denied) < COUNTED:
-            self.denied[denial.budget] = self.denied.get(denial.budget, 0) + times
 
     def wait(self, seconds: float) -> None:
         """Until something was settled; a look at shared counters now and then."""
@@ -243,42 +233,6 @@ class Budgets(BudgetList):
         from datetime import UTC, datetime
 
         return price(held.rates, TokenUsage(held.input_tokens), datetime.now(UTC), self._failed)
-
-    def _denial(self, call: Call, held: Held, refusal: Refusal, pico: int | None, assumed: tuple[str, ...]) -> Denial:
-        line, entry = held.lines[refusal.position], held.entries[refusal.position]
-        fits = None
-        if call.kind is not TOOL:
-            per_million: int | None = None
-            input_pico: int | None = None
-            if line.code == USD and call.started_at is not None:
-                input_pico = price(held.rates, TokenUsage(held.input_tokens), call.started_at, self._failed)
-                both = price(held.rates, TokenUsage(held.input_tokens, 10**6), call.started_at, self._failed)
-                per_million = None if both is None or input_pico is None else both - input_pico
-            fits = told.fitting(line, refusal, held.input_tokens, input_pico, per_million)
-        span = Span(entry.slot, entry.since, entry.until)
-        return told.denial(line, refusal, entry.amount, span, fits, assumed, held.output_tokens)
-
-    def _unpriced(self, call: Call, lines: tuple[Line, ...]) -> Denial | None:
-        """What the budgets in money say to a model that nobody can price."""
-        for line in lines:
-            if line.code != USD:
-                continue
-            self.unpriced += 1
-            policy = line.budget.on_unpriced
-            if policy == "deny" and line.enforced is not None:
-                return told.unpriced(line, call.model)
-            if policy == "warn":
-                from ..records import Alert
-
-                message = f"{line.label}: {call.model} has no price, its cost is not counted"
-                self._meter.plugins.alert(Alert(line.budget.name, message, unit="usd_pico", scope=line.scope))
-        return None
-
-    def _unreadable(self, lines: tuple[Line, ...], error: BaseException) -> Denial | None:
-        for line in lines:
-            if line.enforced is not None and line.budget.on_error == "deny":
-                return told.unreadable(line, error)
-        return None
 
     def _outermost(self, call: Call) -> str:
         """The run around all; a call outside of any run is its own."""

@@ -20,6 +20,7 @@ from .matching import TOKENS, Line, Matcher, prefix
 from .windows import ALIASES, moment
 
 SET, CODE = "set", "code"
+LABELS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}  # as in `usage_by`, UTC
 PREHELD = 600_000  # ms that a verdict of `check_and_apply_budget` is held for
 
 
@@ -235,13 +236,32 @@ class BudgetList:
     # -------------------------------------------------------------------------- the third document's names
 
     def set_agent_limit(self, agent_name: str, max_tokens: int) -> Budget:
-        """A limit of tokens for one agent, for ever; the budget has the agent's name."""
-        return self.set(Budget(agent_name, tokens=max_tokens, per="total", agent=agent_name))
+        """A limit of tokens for one agent, for ever; the budget has the agent's name. What it has used counts."""
+        budget = self.set(Budget(agent_name, tokens=max_tokens, per="total", agent=agent_name))
+        self._begin_with(budget, "agent", agent_name)
+        return budget
 
     def set_period_limit(self, period_name: str, max_tokens: int) -> Budget:
-        """A limit of tokens for everybody: "daily", "weekly" … ("daily:research" for a second one)."""
+        """A limit of tokens for everybody: "daily", "weekly" … ("daily:research" for a second one). What was used in
+        the period counts.
+        """
         period = period_name.partition(":")[0]
-        return self.set(Budget(period_name, tokens=max_tokens, per=ALIASES.get(period, period)))
+        budget = self.set(Budget(period_name, tokens=max_tokens, per=ALIASES.get(period, period)))
+        if (label := LABELS.get(budget.window.name)) is not None:
+            self._begin_with(budget, budget.window.name, moment(self.engine.now()).strftime(label))
+        return budget
+
+    def _begin_with(self, budget: Budget, dimension: str, name: str) -> None:
+        """Count what was used before there was this budget, unless somebody has counted for it already."""
+        key = prefix(budget, budget.limits[0]) + "|"
+        span = budget.window.at(self.engine.now())
+        used = self._used_so_far(dimension, name)
+        if used and self.engine.read(key, span.since)[:2] == (0, 0):
+            self.engine.add([Entry(key, *span, used, None)])
+
+    def _used_so_far(self, dimension: str, name: str) -> int:
+        """Tokens, by what the meter has counted."""
+        return 0
 
     def check_and_apply_budget(self, agent_name: str, estimated_tokens: int) -> Verdict:
         """Whether an agent may use so many tokens; if so, they are held for its next call (ten minutes at most).
