@@ -142,3 +142,13 @@ def test_the_interval_is_around_the_expectation_and_never_below_what_is_used(off
     assert used <= told.low <= told.expected <= told.high
     if told.exhausted_at is not None:
         assert now <= told.exhausted_at <= MIDNIGHT + DAY
+
+
+def test_a_window_that_began_before_anything_was_known_is_not_taken_for_a_quiet_one():
+    """The meter was put in on the 11th day of a month: the ten days before it say nothing."""
+    begun, now = MIDNIGHT + 10 * DAY, MIDNIGHT + 15 * DAY
+    hours = {begun + n * HOUR: 10.0 for n in range(5 * 24)}
+
+    told = forecast(hours, used=1200, start=MIDNIGHT, until=MIDNIGHT + 30 * DAY, now=now)
+
+    assert told.expected == pytest.approx(1200 + 15 * 24 * 10)

@@ -112,7 +112,7 @@ def test_an_alias_of_the_seed_documents_is_the_same_thing() -> None:
         ("agent_meter.importers", ["Imported", "import_file", "read"]),
         ("agent_meter.controls", ["Control", "Controls"]),
         ("agent_meter.shelf", ["FileShelf", "MemoryShelf", "Shelf", "shelf_of"]),
-        ("agent_meter.budgets", ["Budget", "BudgetStatus", "Budgets", "Engine", "MemoryEngine"]),
+        ("agent_meter.budgets", ["Budget", "BudgetForecast", "BudgetStatus", "Budgets", "Engine", "MemoryEngine"]),
         ("agent_meter.adapters.payloads", ["read_usage"]),
         (
             "agent_meter.adapters.llama_index",
@@ -130,9 +130,9 @@ def test_the_rooms_have_the_names_of_the_contract(room: str, names: list[str]) -
 
 def test_a_meter_has_the_methods_of_the_contract() -> None:
     expected = {
-        "alerts", "analytics", "aopen", "budgets", "close", "controls", "detach", "expire", "flush", "health",
-        "history", "llm", "observe", "open", "plugins", "prices", "record_tool_call", "record_usage", "register",
-        "replay", "reset", "run", "scope", "shelf", "shutdown", "status", "step", "tool", "top", "tree",
+        "alerts", "analytics", "aopen", "budgets", "close", "controls", "detach", "expire", "flush", "forecast",
+        "health", "history", "llm", "observe", "open", "plugins", "prices", "record_tool_call", "record_usage",
+        "register", "replay", "reset", "run", "scope", "shelf", "shutdown", "status", "step", "tool", "top", "tree",
         "unregister", "usage", "usage_by", "with_installed_plugins",
     }  # fmt: skip
 

@@ -38,6 +38,7 @@ class Forecast(msgspec.Struct, frozen=True):
     limit: float | None = None
     exhausted_at: datetime | None = None
     history_hours: int = 0
+    unpriced: int = 0  # calls that are in no amount of money, because nobody knows their price
 
     @property
     def overshoot(self) -> float:
@@ -131,6 +132,7 @@ class _Profile:
 
     def __init__(self, past: list[tuple[datetime, float]]) -> None:
         self._by_weekday = len(past) >= _WEEKDAYS_AFTER
+        self._first = past[0][0] if past else None
         self._mean = sum(value for _, value in past) / len(past) if past else 0.0
         sums: dict[tuple[int, int], tuple[int, float]] = {}
         for at, value in past:
@@ -149,8 +151,8 @@ class _Profile:
 
     def level(self, hours: Mapping[datetime, float], start: datetime, now: datetime) -> tuple[float, float]:
         """How busy this window is, compared with what is usual at its hours, and the standard error of that."""
-        current, at, actual, usual = _hour(now), _hour(start), 0.0, 0.0
-        at = max(at, current - 28 * 24 * _HOUR)
+        current, actual, usual = _hour(now), 0.0, 0.0
+        first = at = max(_hour(start), self._first or current, current - 28 * 24 * _HOUR)  # before, nothing is known
         known = {_hour(begin): value for begin, value in hours.items()}
         while at < current:
             actual += known.get(at, 0.0)
@@ -162,5 +164,5 @@ class _Profile:
         weight = _USUAL * self._mean
         if usual + weight <= 0:
             return 1.0, 0.0
-        elapsed = max(0.0, (now - at) / _HOUR) + (current - max(_hour(start), current - 28 * 24 * _HOUR)) / _HOUR
+        elapsed = max(0.0, (now - at) / _HOUR) + max(0.0, (current - first) / _HOUR)
         return (actual + weight) / (usual + weight), self.deviation * sqrt(elapsed) / (usual + weight)

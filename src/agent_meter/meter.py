@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from .analytics import AgentAnalytics
     from .budgets import Budget, Budgets
     from .controls import Controls
+    from .forecast import Forecast
     from .pricing import PriceBook
     from .shelf import Shelf
     from .store import Store
@@ -557,6 +558,15 @@ class Meter(Facts):
         from .budgets.dashboard import alerts
 
         return alerts(self, threshold)
+
+    def forecast(self, per: str = "month", measure: str = "usd", *, confidence: float = 0.9, **scope: str) -> Forecast:
+        """What this hour, day, week, month or year (UTC) will have used, `low` to `high`: usd, tokens or requests.
+
+        `scope` picks an agent, a user, a model, a tag … `meter.budgets.forecast()` says where budgets end up.
+        """
+        from .budgets.forecasting import asking, project
+
+        return project(asking(self), self.now(), per, measure, confidence, scope)
 
     # --------------------------------------------------------------------------------------------- controls
 

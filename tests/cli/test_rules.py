@@ -7,6 +7,9 @@ import json
 import pytest
 from tests.rules.test_loading import SEED
 
+from agent_meter import Budget, Meter
+from agent_meter.rules import Rules
+
 
 @pytest.fixture
 def rules_file(folder):
@@ -53,3 +56,71 @@ def test_test_asks_for_a_limit_that_is_needed(invoke, rules_file):
 
 def test_variables_are_listed(invoke):
     assert "agent_tokens_per_task" in invoke("rules", "variables").output
+
+
+NOW = """
+limits:
+  agent_hourly_limit: 1_000_000_000
+  task_limit: 100
+budget_rules:
+  - name: month
+    condition: monthly_tokens > monthly_limit
+    message: "{used} of {limit}"
+  - name: runaway
+    condition: agent_tokens_per_task > task_limit * 3
+    message: "{name} {task} {tokens_per_task}"
+  - name: calm
+    condition: agent_hourly_tokens > agent_hourly_limit
+"""
+
+
+@pytest.fixture
+def in_use(folder):
+    """A ledger that a program used today, with a budget of the program's and one set by hand."""
+    (folder / "now.yaml").write_text(NOW, encoding="utf-8")
+    with Meter(store="meter.db", budgets=[Budget("month", tokens=1_000, per="month", mode="soft")]) as meter:
+        meter.record_usage(model="gpt-4o", input_tokens=350, agent="writer", task="t1")
+        meter.record_usage(model="gpt-4o", input_tokens=400, agent="writer", task="t2")
+        meter.record_usage(model="gpt-4o", input_tokens=300, agent="other", task="t1")
+    return "now.yaml"
+
+
+def test_test_over_a_store_says_what_would_fire_now_and_for_whom(invoke, in_use):
+    told = invoke("rules", "test", in_use, "--store", "meter.db")
+
+    assert told.exit_code == 1
+    assert [line for line in told.output.splitlines() if line.startswith("[")] == [
+        "[P3] month: 1,050 of 1,000",
+        "[P3] runaway: writer t1 350",
+        "[P3] runaway: writer t2 400",
+    ]
+    assert invoke("controls").output == "Nothing is paused or stopped.\n"
+
+
+def test_test_over_a_store_knows_what_has_fired_already(invoke, in_use):
+    with Meter(store="meter.db") as meter:
+        rules = Rules.load(in_use, interval=None, limits={"monthly_limit": 1_000})
+        meter.register(rules)
+        assert len(rules.check()) == 3
+
+    fired = json.loads(invoke("rules", "test", in_use, "--store", "meter.db", "--json").stdout)
+
+    assert [(one["agent"], one["task"], one["fired_since"] is not None) for one in fired] == [
+        ("", "", True),
+        ("writer", "t1", True),
+        ("writer", "t2", True),
+    ]
+
+
+def test_test_over_a_store_without_the_limit_names_the_line(invoke, folder):
+    (folder / "x.yaml").write_text("rules:\n  - name: x\n    condition: daily_tokens > daily_limit\n", encoding="utf-8")
+    Meter(store="meter.db").shutdown()
+    told = invoke("rules", "test", "x.yaml", "--store", "meter.db")
+
+    assert told.exit_code == 1
+    assert "x.yaml:2: rule x: nobody set daily_limit" in told.output
+
+
+@pytest.mark.parametrize("arguments", [(), ("--set", "daily_tokens=1", "--store", "meter.db")])
+def test_test_takes_numbers_or_a_store(arguments, invoke, in_use):
+    assert invoke("rules", "test", in_use, *arguments).exit_code == 2

@@ -5,10 +5,31 @@ meter = Meter(budgets=[Budget("research", usd=5, per="day", agent="researcher")]
 
 from __future__ import annotations
 
+from typing import Any
+
 from .budget import Budget
 from .engine import Change, Count, Engine, Entry, Refusal
 from .memory import MemoryEngine
 from .plugin import Budgets
 from .view import BudgetStatus
 
-__all__ = ["Budget", "BudgetStatus", "Budgets", "Change", "Count", "Engine", "Entry", "MemoryEngine", "Refusal"]
+__all__ = [
+    "Budget",
+    "BudgetForecast",
+    "BudgetStatus",
+    "Budgets",
+    "Change",
+    "Count",
+    "Engine",
+    "Entry",
+    "MemoryEngine",
+    "Refusal",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "BudgetForecast":  # only who asks for forecasts pays for them
+        from .forecasting import BudgetForecast
+
+        return BudgetForecast
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +76,13 @@ def _agent_of(meter: Meter, found: BudgetStatus) -> str | None:
 
 def alerts(meter: Meter, threshold: float) -> list[Alert]:
     """The budgets of which this fraction is used, or more; as it stands now, told before or not."""
+    return alerts_of(meter.budgets.status(), threshold)
+
+
+def alerts_of(statuses: Iterable[BudgetStatus], threshold: float) -> list[Alert]:
     share = Fraction(str(threshold))
     found = []
-    for one in meter.budgets.status():
+    for one in statuses:
         unit = "usd_pico" if one.unit == "usd" else one.unit
         limit, used = (pico(one.limit), pico(one.used)) if unit == "usd_pico" else (int(one.limit), int(one.used))
         if used >= limit * share:

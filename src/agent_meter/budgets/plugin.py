@@ -382,6 +382,13 @@ class Budgets(Refusals, BudgetList):
     def settling_failed(self, error: Exception) -> None:
         self._failed(PLUGIN, "settle", error)
 
+    def forecast(self, name: str | None = None, *, confidence: float = 0.9) -> Any:
+        """Where one budget ends up (its first counter), or all of them: a list of `BudgetForecast`s."""
+        from .forecasting import asking, forecasts
+
+        found = forecasts(self, asking(self._meter), name, confidence)
+        return found if name is None else next(iter(found), None)
+
     def health(self) -> dict[str, int]:
         """What is held and what went beyond: for `meter.health()`."""
         settler = self._settler

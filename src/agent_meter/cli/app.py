@@ -15,6 +15,7 @@ from . import (
     export,
     history,
     ledger,
+    planning,
     prices,
     report,
     repricing,
@@ -78,6 +79,9 @@ app.command("prune")(upkeep.prune)
 app.command("verify")(upkeep.verify)
 app.command("export")(export.export)
 app.command("import")(export.import_)
+budget.app.command("plan")(planning.plan)
+budget.app.command("forecast")(planning.forecast)
+budget.app.command("report")(planning.report)
 app.add_typer(budget.app, name="budget")
 app.add_typer(prices.app, name="prices")
 app.add_typer(rules.app, name="rules")

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from ..budgets.kept import KeptBudgets
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, help="Budgets: set, list, status, rm, reset.", rich_markup_mode=None
+    cls=Commands,
+    no_args_is_help=True,
+    help="Budgets: set, list, status, rm, reset; plan, forecast, report.",
+    rich_markup_mode=None,
 )
 StoreOption = Annotated[
     str,

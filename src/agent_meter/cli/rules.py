@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -37,19 +37,50 @@ def check(file: File, json: Json = False) -> None:
 def try_out(
     file: File,
     set: Annotated[
-        list[str], typer.Option("--set", metavar="NAME=NUMBER", help="A variable: daily_tokens=1200000. Repeatable.")
-    ],
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=NUMBER", help="A variable: daily_tokens=1200000. Repeatable."),
+    ] = None,
     agent: Annotated[str, typer.Option(metavar="NAME", help="The agent that the rules are about.")] = "researcher",
     task: Annotated[str, typer.Option(metavar="NAME", help="The task that the rules are about.")] = "task-1",
+    store: Annotated[
+        str, typer.Option("--store", metavar="STORE", help="The numbers and budgets of a store, as they are now.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Which rules fire with these numbers, and with which messages. Variables that are not set are 0.
 
-    Exit code 0 when none fires, 1 when one does.
+    With --store: which would fire now, for whom. Exit code 0 when none fires, 1 when one does.
     """
+    if bool(set) == bool(store):
+        raise typer.BadParameter("give the numbers with --set, or a --store that has them", param_hint="'--set'")
+    told = _load(file)
+    fired = _fired_now(told, store) if store else _fired_with(told, set or [], agent, task)
+    if json:
+        print_json([{**_document(one.rule), **one.document()} for one in fired])
+    for one in () if json else fired:
+        say(f"[{one.rule.severity}] {one.rule.name}: {one.message}")
+        say(f"  does: {', '.join(action.name for action in one.rule.actions)}")
+        if one.since:
+            say(f"  has fired already, {one.since}")
+    if not fired and not json:
+        say("No rule fires.")
+    raise typer.Exit(1 if fired else 0)
+
+
+class _Fired(NamedTuple):
+    rule: Rule
+    message: str
+    agent: str = ""
+    task: str = ""
+    since: str = ""  # in the store: since when this is known
+
+    def document(self) -> dict[str, Any]:
+        return {"message": self.message, "agent": self.agent, "task": self.task, "fired_since": self.since or None}
+
+
+def _fired_with(told: RuleFile, set: list[str], agent: str, task: str) -> list[_Fired]:
     from ..rules.messages import fill
 
-    told = _load(file)
     values: dict[str, float] = {**told.limits, **dict(_assignment(text) for text in set)}
     fired = []
     for rule in told.rules:
@@ -57,17 +88,32 @@ def try_out(
         if missing:
             raise typer.BadParameter(f"rule {rule.name} needs {missing[0]}: --set {missing[0]}=…", param_hint="'--set'")
         if rule.condition.holds({name: values.get(name, 0.0) for name in rule.names}):
-            whose = agent if rule.subject != "meter" else ""
-            message = fill(rule, whose, task if rule.subject == "task" else "", lambda name: values.get(name, 0.0))[3]
-            fired.append((rule, message))
-    if json:
-        print_json([{**_document(rule), "message": message} for rule, message in fired])
-    for rule, message in () if json else fired:
-        say(f"[{rule.severity}] {rule.name}: {message}")
-        say(f"  does: {', '.join(action.name for action in rule.actions)}")
-    if not fired and not json:
-        say("No rule fires.")
-    raise typer.Exit(1 if fired else 0)
+            of_agent = agent if rule.subject != "meter" else ""
+            of_task = task if rule.subject == "task" else ""
+            message = fill(rule, of_agent, of_task, lambda name: values.get(name, 0.0))[3]
+            fired.append(_Fired(rule, message, of_agent, of_task))
+    return fired
+
+
+def _fired_now(told: RuleFile, store: str) -> list[_Fired]:
+    """By the numbers of a store, and the budgets that are kept there."""
+    from ..rules import Rules
+    from ..shelf import shelf_of
+    from .budget import budgets
+    from .ledger import ledger
+
+    rules = Rules.of(told, interval=None)
+    with ledger(store) as opened, budgets(store) as kept:
+        found = rules.preview(opened, kept)
+        shelf = shelf_of(opened)
+        states = shelf.read().get("rules", {})
+        if callable(close := getattr(shelf, "close", None)):
+            close()
+    fired = []
+    for rule, (agent, task), message in found:
+        state = states.get(rule.name, {}).get(f"{agent}\x1f{task}", {})
+        fired.append(_Fired(rule, message, agent, task, state["since"] if state.get("fired") else ""))
+    return fired
 
 
 @app.command("variables")

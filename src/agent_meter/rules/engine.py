@@ -29,11 +29,13 @@ from .limits import Limits
 from .loading import RuleFile, check_limit, load
 from .messages import fill
 from .model import Rule
-from .reading import Reader
+from .reading import Reader, seeded
 from .variables import VARIABLES
 
 if TYPE_CHECKING:
+    from ..budgets import Budget
     from ..meter import Meter
+    from ..store import Store
 
 _QUEUE = 50_000  # records that wait for the thread; beyond that the caller counts them itself
 _PATIENCE = 5.0  # seconds that a check waits for what is on its way to the store
@@ -95,14 +97,7 @@ class Rules:
     @hookimpl
     def meter_startup(self, meter: Meter) -> None:
         self._limits = self._limits_of(meter)
-        for rule in self.rules:
-            for name in rule.limits:
-                if not self._limits.known(name):
-                    raise RuleError(
-                        f"rule {rule.name}: nobody set {name} ({VARIABLES[name].meaning}); give the meter a budget "
-                        f"for it, or say so beside the rules: limits: {{{name}: …}}",
-                        rule.where,
-                    )
+        self._check_limits()
         self._meter = weakref.ref(meter)
         if hasattr(meter.store, "transaction"):  # a store that processes share
             self._reader = Reader(meter.store)  # type: ignore[arg-type]
@@ -164,11 +159,34 @@ class Rules:
                     meter.plugins.failed("rules", rule.name, error)
         return fired
 
-    def evaluate(self, now: datetime) -> Iterator[tuple[Rule, Subject, dict[str, float], bool]]:
-        """Every rule for every subject: the values it looks at, and whether its condition holds."""
+    def preview(self, store: Store, budgets: Iterable[Budget] = ()) -> list[tuple[Rule, Subject, str]]:
+        """Which rules would fire now, for whom and with which messages, by what a store has; nothing is done.
+
+        `RuleError` for a limit that nobody set.
+        """
+        now = store.now()
+        self._counters, self._limits = seeded(store, now), Limits(budgets, self._beside)
+        self._check_limits()
+        found = []
         for rule in self.rules:
-            for subject, values in self._subjects(rule, now):
-                yield rule, subject, values, rule.condition.holds(values)
+            for (agent, task), values in self._subjects(rule, now):
+                if rule.condition.holds(values):
+
+                    def value(name: str, agent: str = agent, task: str = task) -> float | None:
+                        return self._value(name, agent, task, now)
+
+                    found.append((rule, (agent, task), fill(rule, agent, task, value)[3]))
+        return found
+
+    def _check_limits(self) -> None:
+        for rule in self.rules:
+            for name in rule.limits:
+                if not self._limits.known(name):
+                    raise RuleError(
+                        f"rule {rule.name}: nobody set {name} ({VARIABLES[name].meaning}); give the meter a budget "
+                        f"for it, or say so beside the rules: limits: {{{name}: …}}",
+                        rule.where,
+                    )
 
     def _limits_of(self, meter: Meter) -> Limits:
         # A meter without budgets is left without: to ask for them would make every call pass by a guard.
