@@ -11,15 +11,18 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import ModelRetryMiddleware
+from langchain.agents.middleware import ModelRequest, ModelRetryMiddleware
 from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
+from tests.adapters.langchain.clients import Scripted
+from tests.enforcement import refused
 
 from agent_meter import Budget, BudgetExceeded, Meter, Status
 from agent_meter.adapters.langchain import MeterCallback, MeterMiddleware
-from agent_meter.testing import LoopbackProvider, Reply
+from agent_meter.adapters.langchain.deciding import limited
+from agent_meter.testing import LoopbackProvider, Reply, ToolCall
 
 CENT = Reply("Yes.", input_tokens=1000, output_tokens=750)  # of gpt-4o: $0.0025 + $0.0075
 PROMPT = "What is a budget that holds, and who would have thought of that? " * 62  # about 1,000 tokens
@@ -178,7 +181,87 @@ def test_an_answer_that_would_be_too_short_is_not_asked_for(loopback: Loopback) 
     assert provider.requests == []
 
 
-@pytest.mark.parametrize("options", [{"on_denied": "shrug"}, {"shorten_to": 0}])
+async def _go(agent: Any, what: Any, config: Any, asynchronous: bool) -> Any:
+    return await agent.ainvoke(what, config) if asynchronous else agent.invoke(what, config)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_persons_answer_may_be_the_new_limit(asynchronous: bool, loopback: Loopback) -> None:
+    """One that is not enough is asked about again; one that makes no sense too, with what is wrong with it."""
+    provider = loopback(lambda request: CENT)
+    meter = Meter(budgets=[Budget("x", requests=0)])
+    agent = create_agent(
+        model(provider), [], middleware=[MeterMiddleware(meter, on_denied="ask")], checkpointer=InMemorySaver()
+    )
+    config: Any = {"configurable": {"thread_id": "1"}}
+
+    await _go(agent, QUESTION, config, asynchronous)
+    asked_again = await _go(agent, Command(resume={"requests": "many"}), config, asynchronous)
+    still_nothing = await _go(agent, Command(resume={"requests": 0}), config, asynchronous)
+    end = await _go(agent, Command(resume={"requests": 1}), config, asynchronous)
+
+    assert "requests is a whole number" in asked_again["__interrupt__"][0].value["error"]
+    assert "error" not in still_nothing["__interrupt__"][0].value
+    assert end["messages"][-1].text == "Yes."
+    assert len(provider.requests) == 1
+    assert meter.budgets["x"].requests == 1
+    refused(meter)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_person_is_asked_about_tools_too(asynchronous: bool, loopback: Loopback) -> None:
+    ran = []
+
+    def buy() -> str:
+        """Buy something."""
+        ran.append(1)
+        return "bought"
+
+    provider = loopback([Reply(tool_calls=[ToolCall("buy")]), "Bought it."])
+    meter = Meter(budgets=[Budget("purchases", requests=0, tool="buy")])
+    agent = create_agent(
+        model(provider), [buy], middleware=[MeterMiddleware(meter, on_denied="ask")], checkpointer=InMemorySaver()
+    )
+    config: Any = {"configurable": {"thread_id": "1"}}
+
+    (question,) = (await _go(agent, QUESTION, config, asynchronous))["__interrupt__"]
+    end = await _go(agent, Command(resume={"requests": 1}), config, asynchronous)
+
+    assert (question.value["budget"], question.value["tool"]) == ("purchases", "buy")
+    assert (ran, end["messages"][-1].text) == ([1], "Bought it.")
+    refused(meter)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(("own", "sent"), [(None, 300), (700, 700)], ids=["no maximum", "one of its own"])
+async def test_a_call_without_a_maximum_is_capped_where_that_is_wanted(
+    own: int | None, sent: int, asynchronous: bool, loopback: Loopback
+) -> None:
+    provider = loopback([CENT])
+    meter = Meter(budgets=[Budget("x", tokens=1_000)])
+    chat = model(provider, max_tokens=own)
+
+    await _go(create_agent(chat, [], middleware=[MeterMiddleware(meter, cap_output=300)]), QUESTION, {}, asynchronous)
+
+    assert [request.max_output_tokens for request in provider.requests] == [sent]
+    assert chat.max_tokens == own
+    assert refused(meter) == 0
+
+
+def test_a_cap_is_named_as_the_model_or_the_request_names_it() -> None:
+    class Local(Scripted):
+        num_predict: int | None = None
+
+    bare = ModelRequest(model=Local(), messages=[])
+    named = ModelRequest(model=Local(), messages=[], model_settings={"max_output_tokens": 9000})
+
+    assert limited(bare, 300).model.num_predict == 300  # type: ignore[attr-defined]
+    assert limited(named, 300).model_settings == {"max_output_tokens": 300}
+    assert limited(named, 300, only_unlimited=True) is named
+    assert limited(ModelRequest(model=Scripted(), messages=[]), 300).model_settings == {"max_tokens": 300}
+
+
+@pytest.mark.parametrize("options", [{"on_denied": "shrug"}, {"shorten_to": 0}, {"cap_output": 0}])
 def test_what_cannot_work_is_said_at_once(options: Any) -> None:
     with pytest.raises(ValueError, match=r"not '?(shrug|0)"):
         MeterMiddleware(Meter(), **options)

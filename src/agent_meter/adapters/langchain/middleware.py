@@ -24,9 +24,11 @@ from .flights import FRAMEWORK
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse, ToolCallRequest
     from langchain.agents.middleware.types import ExtendedModelResponse
-    from langgraph.types import Command, interrupt
+    from langgraph.types import Command
 except ImportError as error:
     raise ImportError("MeterMiddleware is for create_agent: it needs langchain 1.2 or later") from error
+
+from .deciding import ask, limited, output_limit_of
 
 Text = str | Callable[[Denial], str]
 Override = Callable[[ModelRequest[Any], Meter], ModelRequest[Any]]
@@ -58,10 +60,14 @@ class MeterMiddleware(AgentMiddleware[Any, Any, Any]):
     to the model. `on_denied="raise"` lets `BudgetExceeded` through instead. Both texts may be functions of the
     `Denial`.
 
-    `on_denied="ask"` interrupts the graph (it needs a checkpointer) with what the denial says; resumed with
-    `Command(resume=True)`, perhaps after `meter.budgets.set(…)`, the call is tried once more, else the run ends.
-    `shorten_to=500`: where an answer of 500 tokens or more would still fit, the call is made again at once, limited
-    to what fits.
+    `on_denied="ask"` interrupts the graph (it needs a checkpointer) with what the denial says. Resumed with
+    `Command(resume=True)`, perhaps after `meter.budgets.set(…)`, the call is tried once more; with
+    `Command(resume={"usd": 10})` the budget is set to that first; with `False` the run ends.
+
+    `cap_output=2000` is the maximum of model calls that name none, so that a budget holds what an answer can be, and
+    not what it is assumed to be; nothing is capped unasked, for an answer that is cut off is a worse one.
+    `shorten_to=500`: where an answer of 500 tokens or more would still fit, the refused call is made again at once,
+    limited to what fits.
 
     `override(request, meter)` is asked before every model call and answers with the request to make, such as
     `request.override(model=cheaper)`.
@@ -76,17 +82,21 @@ class MeterMiddleware(AgentMiddleware[Any, Any, Any]):
         tool_message: Text = tool_text,
         override: Override | None = None,
         shorten_to: int | None = None,
+        cap_output: int | None = None,
     ) -> None:
         super().__init__()
         if on_denied not in ("end", "raise", "ask"):
             raise ValueError(f"on_denied is 'end', 'raise' or 'ask', not {on_denied!r}")
         if shorten_to is not None and shorten_to < 1:
             raise ValueError(f"shorten_to is a number of tokens, not {shorten_to!r}")
+        if cap_output is not None and cap_output < 1:
+            raise ValueError(f"cap_output is a number of tokens, not {cap_output!r}")
         self.meter = meter if meter is not None else default_meter()
         self._callback = MeterCallback(self.meter)
         self._ends = on_denied != "raise"
         self._asks = on_denied == "ask"
         self._shorten_to = shorten_to
+        self._cap_output = cap_output
         self._message = message
         self._tool_message = tool_message
         self._override = override
@@ -95,51 +105,49 @@ class MeterMiddleware(AgentMiddleware[Any, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelAnswer:
         request = self._steered(request)
-        try:
-            with self._metering():
-                return handler(request)
-        except BudgetExceeded as error:
-            again = self._again(request, error)
-            if again is None:
-                return self._end(request, error)
-        try:
-            with self._metering():
-                return handler(again)
-        except BudgetExceeded as error:
-            return self._end(request, error)
+        while True:
+            try:
+                with self._metering():
+                    return handler(request)
+            except BudgetExceeded as error:
+                again = self._again(request, error)
+                if again is None:
+                    return self._end(request, error)
+                request = again
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelAnswer:
         request = self._steered(request)
-        try:
-            with self._metering():
-                return await handler(request)
-        except BudgetExceeded as error:
-            again = self._again(request, error)
-            if again is None:
-                return self._end(request, error)
-        try:
-            with self._metering():
-                return await handler(again)
-        except BudgetExceeded as error:
-            return self._end(request, error)
+        while True:
+            try:
+                with self._metering():
+                    return await handler(request)
+            except BudgetExceeded as error:
+                again = self._again(request, error)
+                if again is None:
+                    return self._end(request, error)
+                request = again
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolAnswer]) -> ToolAnswer:
-        try:
-            with self._metering():
-                return handler(request)
-        except BudgetExceeded as error:
-            return self._refusal(request, error)
+        while True:
+            try:
+                with self._metering():
+                    return handler(request)
+            except BudgetExceeded as error:
+                if not self._asks or not ask(self.meter, error, request.tool_call["name"]):
+                    return self._refusal(request, error)
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolAnswer]]
     ) -> ToolAnswer:
-        try:
-            with self._metering():
-                return await handler(request)
-        except BudgetExceeded as error:
-            return self._refusal(request, error)
+        while True:
+            try:
+                with self._metering():
+                    return await handler(request)
+            except BudgetExceeded as error:
+                if not self._asks or not ask(self.meter, error, request.tool_call["name"]):
+                    return self._refusal(request, error)
 
     # -------------------------------------------------------------------------------- what they have in common
 
@@ -156,21 +164,23 @@ class MeterMiddleware(AgentMiddleware[Any, Any, Any]):
             _around.reset(token)
 
     def _steered(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
-        if self._override is None:
-            return request
         try:
-            return self._override(request, self.meter)
+            if self._override is not None:
+                request = self._override(request, self.meter)
+            if self._cap_output is not None:
+                request = limited(request, self._cap_output, only_unlimited=True)
         except Exception as error:
             self.meter.plugins.failed(FRAMEWORK, "override", error)
             if self.meter.plugins.strict:
                 raise
-            return request
+        return request
 
     def _again(self, request: ModelRequest[Any], error: BudgetExceeded) -> ModelRequest[Any] | None:
         """The request to try once more with, where something can be done about a denial."""
-        if self._shorten_to is not None and (error.fits or 0) >= self._shorten_to:
-            return request.override(model_settings={**request.model_settings, "max_tokens": error.fits})
-        return request if self._asks and interrupt(_question(error)) else None
+        fits, most = error.fits or 0, output_limit_of(request)
+        if self._shorten_to is not None and fits >= self._shorten_to and (most is None or fits < most):
+            return limited(request, fits)
+        return request if self._asks and ask(self.meter, error) else None
 
     def _end(self, request: ModelRequest[Any], error: BudgetExceeded) -> ModelAnswer:
         last = request.messages[-1] if request.messages else None
@@ -190,13 +200,6 @@ class MeterMiddleware(AgentMiddleware[Any, Any, Any]):
         return ToolMessage(
             _text(self._tool_message, error.denial), name=call["name"], tool_call_id=call["id"] or "", status="error"
         )
-
-
-def _question(error: BudgetExceeded) -> dict[str, Any]:
-    """What a person is shown: plain values, for they go through a checkpoint."""
-    numbers = {name: getattr(error, name) for name in ("limit", "used", "reserved", "requested", "resets_at")}
-    said = {name: str(value) for name, value in numbers.items() if value is not None}
-    return {"reason": error.denial.reason, "by": error.denial.by, "budget": error.budget, **said}
 
 
 def _text(text: Text, denial: Denial) -> str:
