@@ -196,6 +196,16 @@ def test_a_run_budget_covers_everything_below_the_outermost_run_and_starts_anew_
             assert until_denied(meter)[0] == 0
 
 
+def test_the_counters_of_a_run_end_with_it() -> None:
+    meter = Meter(budgets=[Budget("run", requests=3, per="run")])
+    with meter.run("one"), meter.tool("t"), meter.run("inner"):
+        spend(meter)
+        assert len(meter.budgets.engine.keys("")) == 1
+    spend(meter)  # a run of its own
+
+    assert meter.budgets.engine.keys("") == []
+
+
 # -------------------------------------------------------------------------------------------------- the window
 
 

@@ -7,7 +7,7 @@ the key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -82,6 +82,9 @@ class Engine(Protocol):
 
     def forget(self, key: str) -> None:
         """Set what was used to zero; what is held stays held."""
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """These counters will not be asked for again; what is shared may stay until its time is up."""
 
     def kept(self, source: str) -> dict[str, str]:
         """Budgets that are kept here, JSON documents by name: `set` by a person, or told by a program (`code`)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -180,6 +180,14 @@ class MemoryEngine:
         with self._lock:
             for row in (self._keys.get(key) or {}).values():
                 row.used = row.high = 0
+
+    def drop(self, keys: Iterable[str]) -> None:
+        with self._lock:
+            for key in keys:
+                slots = self._keys.get(key)
+                if slots is not None and not any(row.reserved for row in slots.values()):
+                    del self._keys[key]
+                    self._rows -= len(slots)
 
     def kept(self, source: str) -> dict[str, str]:
         return {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import StoreError
 from ..hookspecs import hookimpl
 from ..records import (
+    ABANDONED,
     DENIED,
     OK,
     RUN,
@@ -60,6 +61,7 @@ class Budgets(Refusals, BudgetList):
         self._held: dict[str, Held] = {}
         self._charged: dict[str, Held] = {}  # given up and charged: they may be answered yet
         self._roots: dict[str, str] = {}  # runs seen open, and the run around all
+        self._run_keys: dict[str, set[str]] = {}  # counters of runs, by outermost run: forgotten with it
         self._plugged_in = False
         self._settled = threading.Condition(threading.RLock())
         self._waiting = 0
@@ -94,6 +96,8 @@ class Budgets(Refusals, BudgetList):
     def meter_record(self, record: Record) -> None:
         if isinstance(record, RunRecord):
             self._roots.pop(record.id, None)
+            if (keys := self._run_keys.pop(record.id, None)) is not None:
+                self.engine.drop(keys)
             return
         held = self._held.pop(record.id, None)
         if held is None and self._charged:
@@ -102,6 +106,9 @@ class Budgets(Refusals, BudgetList):
             self._settle(held, record)
         elif record.status is not DENIED:
             self._count(record)
+        alone = self._run_keys and record.run_id is None and record.status is not ABANDONED
+        if alone and (keys := self._run_keys.pop(record.id, None)) is not None:  # a call that was a run of its own
+            self.engine.drop(keys)
 
     @hookimpl
     def meter_shutdown(self) -> None:
@@ -209,7 +216,7 @@ class Budgets(Refusals, BudgetList):
                 amount = pico
             else:
                 amount = held_amount(line, held.input_tokens, held.output_tokens, pico)
-            key = line.key if not line.per_run else f"{line.key}|run={self._outermost(call)}"
+            key = line.key if not line.per_run else self._key_of_run(line, self._outermost(call))
             slot, since, until = line.window.at(now)
             entries.append(_entry(Entry, (key, slot, since, until, amount, line.enforced)))
         return entries
@@ -242,6 +249,12 @@ class Budgets(Refusals, BudgetList):
         if call.run_id and found != call.run_id and len(self._roots) < COUNTED:
             self._roots[call.run_id] = found
         return found
+
+    def _key_of_run(self, line: Line, run: str) -> str:
+        key = f"{line.key}|run={run}"
+        if not self.engine.blocking:
+            self._run_keys.setdefault(run, set()).add(key)
+        return key
 
     def _run_of(self, record: UsageRecord | ToolRecord) -> str:
         return self._roots.get(record.run_id, record.run_id) if record.run_id else record.id
@@ -338,7 +351,7 @@ class Budgets(Refusals, BudgetList):
             else:
                 amount = tool_amount(line, record)  # type: ignore[arg-type]
             if amount:
-                key = line.key if not line.per_run else f"{line.key}|run={self._run_of(record)}"
+                key = line.key if not line.per_run else self._key_of_run(line, self._run_of(record))
                 entries.append(Entry(key, *line.window.at(now), amount, None))
                 counted.append(line)
         if self._preholds and type(record) is UsageRecord:

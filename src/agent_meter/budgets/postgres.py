@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -227,6 +227,9 @@ class PostgresEngine:
     def forget(self, key: str) -> None:
         with self._transaction() as db:
             db.execute("UPDATE budget_counter SET used = 0, high = 0 WHERE key = %s", (key,))
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """They are cleared when their time is up."""
 
     def kept(self, source: str) -> dict[str, str]:
         with self._transaction() as db:

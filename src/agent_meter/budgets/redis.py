@@ -13,7 +13,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ..errors import StoreError
@@ -294,6 +294,9 @@ class RedisEngine:
 
     def forget(self, key: str) -> None:
         self._run("forget", key)
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """They are cleared when their time is up."""
 
     def kept(self, source: str) -> dict[str, str]:
         with self._asking():

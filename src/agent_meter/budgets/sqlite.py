@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -202,6 +202,9 @@ class SqliteEngine:
             db.execute("UPDATE budget_counter SET used = 0, high = 0 WHERE key = ?", (key,))
 
     # ------------------------------------------------------------------------------- budgets that are kept here
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """They are cleared when their time is up."""
 
     def kept(self, source: str) -> dict[str, str]:
         with self._transaction() as db:
