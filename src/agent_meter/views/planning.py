@@ -182,7 +182,7 @@ def _projection(one: Forecast) -> dict[str, Any]:
 def plans(found: Iterable[Plan], share: float) -> list[RenderableType]:
     shown = table("agent", "tokens a day", "model", "US$ a month", "cap", "", right=_NUMBERS)
     for one in found:
-        says = "" if one.fits else f"reached after {one.days} full day{'' if one.days == 1 else 's'}"
+        says = "" if one.fits else f"lasts {one.days} day{'' if one.days == 1 else 's'}"
         shown.add_row(
             one.title,
             f"{one.daily_tokens:,}",
@@ -191,7 +191,7 @@ def plans(found: Iterable[Plan], share: float) -> list[RenderableType]:
             f"{one.cap_usd:,.2f}",
             Text(says, style="" if one.fits else "red"),
         )
-    unfolded(shown, "tokens a day", "US$ a month", "cap")
+    unfolded(shown, "tokens a day", "model", "US$ a month", "cap", "")
     return [shown, Text(f"A month is 30 full days; {share:.0%} of the tokens are answers.", style="dim")]
 
 
