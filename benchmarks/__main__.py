@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
-from . import accuracy, core, imports, overhead, overhead_llama_index, pricing
+from . import accuracy, core, imports, overhead, overhead_llama_index, pricing, store
 
 
 def main() -> None:
     for figures in (imports, core, pricing, overhead, overhead_llama_index):
         figures.main()
+    store.main("200_000")
     if os.environ.get("AGENT_METER_CORPUS"):
         accuracy.main()
     else:
