@@ -1,4 +1,4 @@
-"""The seed document "Token Budget Tracking & Optimization" (Mercury Skills): overview, steps 1, 2, 4, by our names.
+"""The seed document "Token Budget Tracking & Optimization" (Mercury Skills): steps 1, 2, 4, 6, by our names.
 
 Deviations, and why:
 
@@ -17,6 +17,9 @@ Deviations, and why:
 * `BudgetDashboard(counter, budgets)` is the meter: `current_status()` is `meter.status()`, `budget_alert(threshold)` is
   `meter.alerts(threshold)`, whose entries read as the document's sentences. No limit is `None`, not `inf` (which JSON
   has not); a cost is that of the models, not $0.003 for 1K of anything; exactly 80 % is an alert, too.
+* `budget-alerts.yaml` runs as it is written. What its actions do is our choice: pausing spares agents that are named
+  critical, killing stops one task of one agent; both refuse the next call and cut nothing off. Numbers in messages have
+  separators. `daily_limit` and its like are the limits of the meter's budgets.
 """
 
 from __future__ import annotations
@@ -25,9 +28,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from tests.rules.test_loading import SEED
 
-from agent_meter import Meter, TokenUsage
+from agent_meter import Budget, BudgetExceeded, Meter, TokenUsage
 from agent_meter.pricing import Rates, calculate_cost, model_info
+from agent_meter.rules import Rules, read
+from agent_meter.testing import FakeClock, RecordingPlugin
 
 
 @pytest.mark.parametrize(
@@ -205,3 +211,41 @@ def test_budget_alert() -> None:
     meter.record_usage(agent="writer", model="gpt-4o", input_tokens=300_000)
 
     assert [str(alert) for alert in meter.alerts(threshold=0.8)] == ["researcher: 83% of budget used (415,000 tokens)"]
+
+
+# --------------------------------------------------------------------------------------- step 6: alerting rules
+
+
+def test_budget_alerting_rules() -> None:
+    """The document's four rules, as written; the limits are those of the meter's budgets."""
+    clock = FakeClock()
+    rules = Rules.of(read(SEED, "budget-alerts.yaml"), interval=None, critical=["billing"])
+    heard = RecordingPlugin()
+    limits = [
+        Budget("daily", tokens=10_000, per="day", mode="soft"),
+        Budget("hourly", tokens=1_000, per="hour", agent="*", mode="soft"),
+        Budget("task", tokens=500, per="run", mode="soft"),
+    ]
+    meter = Meter([heard, rules], budgets=limits, clock=clock)
+
+    meter.record_usage(model="gpt-4o", input_tokens=2_500, agent="research", task="t1")
+    rules.check()
+
+    said = {alert.name: alert for alert in heard.alerts}
+    assert said["agent_spike"].message == "Agent research token usage spiked: 2,500/hr"
+    assert said["runaway_detected"].message == "Agent research may be looping: 2,500 tokens/task"
+    assert [said[name].severity for name in ("agent_spike", "runaway_detected")] == ["P2", "P1"]
+    with meter.scope(agent="research", task="t1"), pytest.raises(BudgetExceeded, match="task t1 of research: stopped"):
+        meter.llm("gpt-4o").__enter__()
+
+    meter.record_usage(model="gpt-4o", input_tokens=7_501, agent="support", task="t2")
+    rules.check()
+
+    said = {alert.name: alert for alert in heard.alerts}
+    assert said["daily_budget_exceeded"].message == "Daily token budget exceeded: 10,001/10,000"
+    assert said["budget_forecast"].message.startswith("On track to exceed daily budget by ")
+    with meter.scope(agent="support"), pytest.raises(BudgetExceeded, match="paused"):
+        meter.llm("gpt-4o").__enter__()
+    with meter.scope(agent="billing"), meter.llm("gpt-4o") as call:  # critical
+        call.finish(TokenUsage(1, 1))
+    assert meter.budgets.status("daily").reserved == 0
