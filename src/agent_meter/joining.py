@@ -74,7 +74,7 @@ class Wire:
     `on_end` is told of the end of each exchange.
     """
 
-    __slots__ = ("exchanges", "group", "many", "on_end", "owner", "told")
+    __slots__ = ("asked", "exchanges", "group", "many", "on_end", "owner", "told")
 
     def __init__(self, *, many: bool = False, group: list[Call] | None = None) -> None:
         self.exchanges: list[Exchange] = []
@@ -82,6 +82,7 @@ class Wire:
         self.group = group
         self.owner: int | None = None
         self.on_end: Callable[[Any], None] | None = None
+        self.asked: Any = None  # what the tap that opened the call knows of the request
         self.told = False  # its numbers are on the record
 
     @property

@@ -246,12 +246,14 @@ def _plain(answer: Any) -> Any:
     """What of an answer can be compared: two of AWS's differ in when they were received."""
     if isinstance(answer, dict):
         return {name: value for name, value in answer.items() if name != "ResponseMetadata" and name != "body"}
-    if isinstance(answer, (list, str, bytes)):
+    if isinstance(answer, list):
+        return [_plain(item) for item in answer]
+    if isinstance(answer, (str, bytes)):
         return answer
     dump = getattr(answer, "model_dump", None)
     found = dump() if dump is not None else answer
     if isinstance(found, dict):
-        found.pop("sdk_http_response", None)
+        found.pop("sdk_http_response", None)  # has the hour
     return found
 
 

@@ -48,7 +48,7 @@ def through(
     exchange.head(200, headers, encoding)
     assert exchange.body is not None
     for at in range(0, len(body), size):
-        exchange.body.feed(body[at : at + size])
+        exchange.hear(body[at : at + size])
     exchange.end()
     reading = exchange.reading()
     assert reading is not None
@@ -139,7 +139,7 @@ def test_a_stream_without_end_takes_bounded_memory(monkeypatch: pytest.MonkeyPat
     body = exchange.body
     assert body is not None
     for _ in range(100_000):
-        body.feed(event)
+        exchange.hear(event)
 
     assert len(body.kept()) < 100 * len(event)
     assert body.content > 99_000

@@ -112,11 +112,8 @@ def _make(module: Any) -> type[Any]:
 
         def _heard(self, data: bytes) -> None:
             exchange = self._exchange
-            if data and exchange.body is not None:
-                try:
-                    exchange.body.feed(data)
-                except Exception as error:
-                    exchange.unreadable(error)
+            if data:
+                exchange.hear(data)
             if self._inner.at_eof():
                 exchange.end()
 

@@ -37,17 +37,47 @@ class _Body(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Body).decode
 
 
-class Asked(msgspec.Struct):
-    """`usage_in_stream`: whether it asks for usage in a stream; None when it says nothing about it."""
+class Asked:
+    """What a request's body says. `usage_in_stream`: it asks for usage in a stream. `readable`: it was JSON."""
 
-    model: str = ""
-    streamed: bool = False
-    usage_in_stream: bool | None = None
-    max_output: int | None = None
-    readable: bool = False  # it was JSON
+    __slots__ = ("_told", "model", "readable", "streamed")
+
+    def __init__(self, told: _Body, readable: bool = True) -> None:
+        model = told.model or told.modelId or told.model_id or told.deployment
+        self._told = told
+        self.model: str = model if isinstance(model, str) else ""
+        self.streamed = told.stream is True
+        self.readable = readable
+
+    @property
+    def usage_in_stream(self) -> bool:
+        options = self._told.stream_options
+        return isinstance(options, dict) and bool(options.get("include_usage"))
+
+    @property
+    def max_output(self) -> int | None:
+        """How many tokens it may answer at most, all its answers together; None when it sets no limit."""
+        told = self._told
+        most = (
+            _count(told.max_completion_tokens)
+            or _count(told.max_output_tokens)
+            or _count(told.max_tokens)
+            or _count(told.max_tokens_to_sample)
+        )
+        for table, names in (
+            (told.generationConfig, ("maxOutputTokens", "max_output_tokens")),
+            (told.generation_config, ("maxOutputTokens", "max_output_tokens")),
+            (told.inferenceConfig, ("maxTokens",)),
+            (told.options, ("num_predict",)),
+        ):
+            if most is None and isinstance(table, dict):
+                most = next((found for name in names if (found := _count(table.get(name)))), None)
+        times = _count(told.n)
+        return most * times if most is not None and times else most
 
 
-UNREADABLE = Asked()
+UNREADABLE = Asked(_Body(), readable=False)
+_FIELDS = frozenset(_Body.__struct_fields__)
 
 
 def asked(body: bytes | bytearray | str | None) -> Asked:
@@ -55,42 +85,16 @@ def asked(body: bytes | bytearray | str | None) -> Asked:
     if not body:
         return UNREADABLE
     try:
-        told = _decode(body)
+        return Asked(_decode(body))
     except (msgspec.DecodeError, UnicodeError, ValueError):
         return UNREADABLE
-    return _of(told)
 
 
 def asked_by(options: Any) -> Asked:
     """The same of a body that has not been written out yet: a mapping of its fields."""
     if not isinstance(options, dict):
         return UNREADABLE
-    return _of(_Body(**{name: options[name] for name in _Body.__struct_fields__ if name in options}))
-
-
-def _of(told: _Body) -> Asked:
-    model = told.model or told.modelId or told.model_id or told.deployment
-    usage: bool | None = None
-    if isinstance(told.stream_options, dict):
-        usage = told.stream_options.get("include_usage")
-        usage = None if usage is None else bool(usage)
-    most = (
-        _count(told.max_completion_tokens)
-        or _count(told.max_output_tokens)
-        or _count(told.max_tokens)
-        or _count(told.max_tokens_to_sample)
-    )
-    for table, names in (
-        (told.generationConfig, ("maxOutputTokens", "max_output_tokens")),
-        (told.generation_config, ("maxOutputTokens", "max_output_tokens")),
-        (told.inferenceConfig, ("maxTokens",)),
-        (told.options, ("num_predict",)),
-    ):
-        if most is None and isinstance(table, dict):
-            most = next((found for name in names if (found := _count(table.get(name)))), None)
-    if most is not None and (times := _count(told.n)):
-        most *= times
-    return Asked(model if isinstance(model, str) else "", told.stream is True, usage, most, True)
+    return Asked(_Body(**{name: options[name] for name in _FIELDS & options.keys()}))
 
 
 def _count(value: Any) -> int | None:

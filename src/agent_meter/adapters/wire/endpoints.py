@@ -159,7 +159,7 @@ def endpoint_of(host: str, path: str) -> Endpoint | None:
     """What a POST to this asks for; None when it asks no model. `path` may have a query string."""
     path = path.partition("?")[0].rstrip("/")
     known = provider_of(host)
-    head, _, last = path.rpartition("/")
+    head, _, last = path.replace("%3A", ":").rpartition("/")
     if ":" in last:
         name, _, verb = last.rpartition(":")
         if verb in _VERBS:
@@ -207,6 +207,7 @@ def provider_of(host: str) -> str | None:
 # ----------------------------------------------------------------------------------------------------- names of models
 
 
+@lru_cache(maxsize=1024)
 def same_model(announced: str, asked: str) -> bool:
     """Whether a request for `asked` may be the call that was announced for `announced`: spelt or dated otherwise."""
     if not announced or not asked:

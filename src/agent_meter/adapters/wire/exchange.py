@@ -15,7 +15,7 @@ from ..failing import unreached
 from ..payloads import Reading, read
 from .decoding import decoder
 from .endpoints import Endpoint
-from .scanning import AwsEvents, Events, Lines, Unheard, Whole, first_words
+from .scanning import LOOK_AFTER, AwsEvents, Events, Lines, Unheard, Whole, first_words
 
 if TYPE_CHECKING:
     from .asking import Asked
@@ -44,6 +44,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_heard",
         "_reading",
         "_said_all",
         "asked",
@@ -83,6 +84,7 @@ class Exchange:
         self.failed_to: Callable[[str, Exception], None] | None = None
         self._reading: Reading | None = None
         self._said_all = False
+        self._heard = 0
 
     # ------------------------------------------------------------------------------------- told by a transport
 
@@ -133,6 +135,25 @@ class Exchange:
 
         body.feed = feed
 
+    def hear(self, chunk: bytes) -> None:
+        """Another piece of the body. Raises nothing."""
+        body = self.body
+        if body is None:
+            return
+        body.feed(chunk)
+        self._heard += 1
+        if not self._heard % LOOK_AFTER:
+            self.look()
+
+    def look(self) -> Whole:
+        """Sort what has gathered; the body to go on with. Raises nothing."""
+        assert self.body is not None
+        try:
+            self.body.look()
+        except Exception as error:
+            return self.unreadable(error)
+        return self.body
+
     def end(self) -> None:
         """The body came to its end."""
         if self.ended is not None:
@@ -167,11 +188,7 @@ class Exchange:
 
     def said(self, content: bytes) -> None:
         """The whole body at once, decoded."""
-        try:
-            assert self.body is not None
-            self.body.feed(content)
-        except Exception as error:
-            self.unreadable(error)
+        self.hear(content)
         self.end()
 
     def unreadable(self, error: Exception) -> Whole:

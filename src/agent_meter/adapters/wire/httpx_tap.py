@@ -11,7 +11,8 @@ from typing import Any
 
 from .asking import with_usage
 from .exchange import Exchange
-from .operations import replaced
+from .operations import address, replaced
+from .scanning import LOOK_AFTER
 from .swallowing import Swallow
 from .taps import Owner, asks_for_usage, begin, refusing
 
@@ -33,7 +34,9 @@ class _Modified:
         request.stream = module.ByteStream(body)
         request.headers = headers
 
-    def undo(self, request: Any) -> None:
+    def refused(self, request: Any) -> None:
+        """The server does not know how: it is sent as it was, and this host is not asked again."""
+        refusing.add(request.url.host)
         request.stream, request.headers = self.stream, self.headers
 
 
@@ -42,32 +45,18 @@ def tap(module: Any, host: Any, owners: Callable[[], Sequence[Owner]]) -> list[C
 
     `module` is httpx or httpx2. The answers undo it.
     """
-    of_class = isinstance(host, type)
     return [
-        replaced(host, name, wrapped(module, _original(host, name), owners, of_class))
+        replaced(host, name, wrapped(module, getattr(host, name), owners))
         for name, wrapped in (("handle_request", _sync), ("handle_async_request", _async))
         if hasattr(host, name)
     ]
 
 
-def _original(host: Any, name: str) -> Any:
-    """What a transport does by itself; of an object, what its class does at the time."""
-    if isinstance(host, type) or name in vars(host):
-        return getattr(host, name)
-    return lambda request: getattr(type(host), name)(host, request)
-
-
 def _begin(request: Any, owners: Sequence[Owner]) -> Exchange | None:
     if MARK in request.extensions:
         return None
-    url = request.url
-    return begin(
-        url.host,
-        url.path,
-        lambda: getattr(request, "_content", None),
-        owners,
-        request.headers.get("user-agent") or "",
-    )
+    host, path = address(request.url)
+    return begin(host, path, lambda: getattr(request, "_content", None), owners, request)
 
 
 def _modified(module: Any, request: Any, exchange: Exchange, owners: Sequence[Owner]) -> _Modified | None:
@@ -81,28 +70,26 @@ def _modified(module: Any, request: Any, exchange: Exchange, owners: Sequence[Ow
         return None
 
 
-def _sync(module: Any, original: Any, owners: Callable[[], Sequence[Owner]], of_class: bool) -> Any:
+# A method of a class is called with the transport and the request, one of an object with the request alone.
+
+
+def _sync(module: Any, original: Any, owners: Callable[[], Sequence[Owner]]) -> Any:
     tee = tees(module)[0]
 
-    def send(transport: Any, request: Any) -> Any:
-        return original(transport, request) if of_class else original(request)
-
-    def handle_request(transport: Any, request: Any) -> Any:
-        if request.method != "POST":
-            return send(transport, request)
-        exchange = _begin(request, owners())
+    def handle_request(*args: Any) -> Any:
+        request = args[-1]
+        exchange = _begin(request, owners()) if request.method == "POST" else None
         if exchange is None:
-            return send(transport, request)
+            return original(*args)
         request.extensions = {**request.extensions, MARK: True}
         modified = _modified(module, request, exchange, owners())
         try:
-            response = send(transport, request)
+            response = original(*args)
             if modified is not None and response.status_code in REFUSED:
-                refusing.add(request.url.host)
                 response.close()
-                modified.undo(request)
+                modified.refused(request)
                 modified = None
-                response = send(transport, request)
+                response = original(*args)
         except BaseException as error:
             exchange.failed(error)
             raise
@@ -111,33 +98,26 @@ def _sync(module: Any, original: Any, owners: Callable[[], Sequence[Owner]], of_
         _listen(tee, exchange, response, modified)
         return response
 
-    if of_class:
-        return handle_request
-    return lambda request: handle_request(None, request)
+    return handle_request
 
 
-def _async(module: Any, original: Any, owners: Callable[[], Sequence[Owner]], of_class: bool) -> Any:
+def _async(module: Any, original: Any, owners: Callable[[], Sequence[Owner]]) -> Any:
     tee = tees(module)[1]
 
-    async def send(transport: Any, request: Any) -> Any:
-        return await (original(transport, request) if of_class else original(request))
-
-    async def handle_async_request(transport: Any, request: Any) -> Any:
-        if request.method != "POST":
-            return await send(transport, request)
-        exchange = _begin(request, owners())
+    async def handle_async_request(*args: Any) -> Any:
+        request = args[-1]
+        exchange = _begin(request, owners()) if request.method == "POST" else None
         if exchange is None:
-            return await send(transport, request)
+            return await original(*args)
         request.extensions = {**request.extensions, MARK: True}
         modified = _modified(module, request, exchange, owners())
         try:
-            response = await send(transport, request)
+            response = await original(*args)
             if modified is not None and response.status_code in REFUSED:
-                refusing.add(request.url.host)
                 await response.aclose()
-                modified.undo(request)
+                modified.refused(request)
                 modified = None
-                response = await send(transport, request)
+                response = await original(*args)
         except BaseException as error:
             exchange.failed(error)
             raise
@@ -146,28 +126,36 @@ def _async(module: Any, original: Any, owners: Callable[[], Sequence[Owner]], of
         _listen(tee, exchange, response, modified)
         return response
 
-    if of_class:
-        return handle_async_request
+    return handle_async_request
 
-    async def handle_one(request: Any) -> Any:
-        return await handle_async_request(None, request)
 
-    return handle_one
+# What is read of a response's headers. Looking them up one by one takes longer than going through all.
+_WANTED = (b"content-type", b"content-encoding", b"retry-after", b"retry-after-ms")
+
+
+def _headers(response: Any) -> dict[str, str]:
+    found = {}
+    for name, value in response.headers.raw:
+        name = name.lower()
+        if name in _WANTED or name.startswith(b"x-amzn-bedrock"):
+            found[name.decode()] = value.decode("latin-1")
+    return found
 
 
 def _listen(tee: type[Any], exchange: Exchange, response: Any, modified: _Modified | None) -> None:
     content = getattr(response, "_content", None)
-    exchange.begins(response.status_code, response.headers, None if content is None else "")
+    headers = _headers(response)
+    exchange.begins(response.status_code, headers, None if content is None else "")
     if content is None:
-        response.stream = tee(response.stream, exchange, _swallow(modified, response))
+        response.stream = tee(response.stream, exchange, _swallow(headers) if modified is not None else None)
     else:  # a transport that makes its answers up has them whole
         exchange.said(content)
 
 
-def _swallow(modified: _Modified | None, response: Any) -> Swallow | None:
-    if modified is None or response.headers.get("content-encoding"):
+def _swallow(headers: dict[str, str]) -> Swallow | None:
+    if "content-encoding" in headers:
         return None
-    return Swallow() if "event-stream" in (response.headers.get("content-type") or "") else None
+    return Swallow() if "event-stream" in headers.get("content-type", "") else None
 
 
 _tees: dict[str, tuple[type[Any], type[Any]]] = {}
@@ -190,13 +178,14 @@ def _sync_tee(module: Any) -> type[Any]:
 
         def __iter__(self) -> Iterator[bytes]:
             exchange, swallow = self._exchange, self._swallow
-            body = exchange.body
+            body, left = exchange.body, LOOK_AFTER
+            assert body is not None
             try:
                 for chunk in self._inner:
-                    try:
-                        body.feed(chunk)  # type: ignore[union-attr]
-                    except Exception as error:
-                        body = exchange.unreadable(error)
+                    body.feed(chunk)
+                    left -= 1
+                    if not left:
+                        body, left = exchange.look(), LOOK_AFTER
                     if swallow is None:
                         yield chunk
                     elif passed := swallow.feed(chunk):
@@ -232,13 +221,14 @@ def _async_tee(module: Any) -> type[Any]:
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             exchange, swallow = self._exchange, self._swallow
-            body = exchange.body
+            body, left = exchange.body, LOOK_AFTER
+            assert body is not None
             try:
                 async for chunk in self._inner:
-                    try:
-                        body.feed(chunk)  # type: ignore[union-attr]
-                    except Exception as error:
-                        body = exchange.unreadable(error)
+                    body.feed(chunk)
+                    left -= 1
+                    if not left:
+                        body, left = exchange.look(), LOOK_AFTER
                     if swallow is None:
                         yield chunk
                     elif passed := swallow.feed(chunk):

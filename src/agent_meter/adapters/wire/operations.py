@@ -72,7 +72,7 @@ def framed(original: Any, facts: Facts, owners: Callable[[], Sequence[Owner]], b
 def _enter(
     facts: Facts, owners: Sequence[Owner], bound_to: Any, args: Sequence[Any], kwargs: dict[str, Any]
 ) -> list[Own]:
-    """The calls that are opened for it; none where somebody has announced one, or nobody wants to know."""
+    """The calls that are to be opened for it; none where somebody has announced one, or nobody wants to know."""
     if not owners and not installed:
         return []
     try:
@@ -142,24 +142,46 @@ def stainless(client: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Reque
     options = kwargs["options"] if "options" in kwargs else args[1]
     if options.method.lower() != "post":
         return None
-    base = client.base_url
+    host, root = address(client.base_url)
     path = str(options.url)
     if "://" in path:
         url = urlsplit(path)
-        return Request(url.netloc, url.path, options.json_data, _maker(client))
-    return Request(base.host, base.path.rstrip("/") + "/" + path.lstrip("/"), options.json_data, _maker(client))
+        host, root, path = url.netloc, "", url.path
+    return Request(
+        host,
+        root.rstrip("/") + "/" + path.lstrip("/"),
+        options.json_data,
+        _makers.get(type(client)) or _maker(type(client)),
+    )
 
 
-def _maker(client: Any) -> str:
+def address(url: Any) -> tuple[str, str]:
+    """Host and path of an URL of httpx or httpx2."""
+    try:
+        reference = url._uri_reference  # four times as fast as the properties, and every request is asked
+        return reference.host, reference.path
+    except AttributeError:
+        return url.host, url.path
+
+
+_makers: dict[type[Any], str] = {}
+
+
+def _maker(client: type[Any]) -> str:
     """Whose client it is, where the host does not tell who answers."""
-    for kind in type(client).__mro__:
+    found = _makers[client] = _named(client)
+    return found
+
+
+def _named(client: type[Any]) -> str:
+    for kind in client.__mro__:
         if "Azure" in kind.__name__:
             return "azure"
         if "Bedrock" in kind.__name__:
             return "aws"
         if "Vertex" in kind.__name__:
             return "google"
-    package = type(client).__module__.partition(".")[0]
+    package = client.__module__.partition(".")[0]
     return package if package in ("openai", "anthropic", "groq", "cerebras", "together") else ""
 
 

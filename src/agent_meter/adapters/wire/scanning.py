@@ -1,15 +1,18 @@
 """Bodies, read on the side as they pass: what can carry usage is kept, the rest is counted and let go.
 
-A chunk costs one append. What has gathered is looked at every `LOOK_AT` bytes: an event that only carries text is
-dropped unparsed. What is kept is parsed once, when the call is closed, by the readers of `payloads`.
+A chunk costs one append. What has gathered is looked at every `LOOK_AFTER` chunks: an event that only carries text is
+let go. What is kept is parsed once, when the call is closed, by the readers of `payloads`.
 """
 
 from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Callable
+from typing import Any
 
-LOOK_AT = 1 << 16
+import msgspec
+
+LOOK_AFTER = 64  # chunks
 MOST_KEPT = 1 << 24  # bytes of one body that are held at once: more than any answer of text
 FEW = 64  # events of text that are kept of a stream in words that nobody here knows
 
@@ -25,37 +28,34 @@ class Whole:
 
     def __init__(self, decode: Callable[[bytes], bytes] | None = None) -> None:
         self.chunks: list[bytes] = []
-        self.size = 0
         self.content = 0
+        self.feed: Callable[[bytes], None] = self.chunks.append
         self._decode = decode
-        self.feed = self._feed
-
-    def _feed(self, chunk: bytes) -> None:
-        self.size += len(chunk)
-        if self.size > MOST_KEPT:
-            self.chunks.clear()
-        else:
-            self.chunks.append(chunk)
 
     def as_it_is(self) -> None:
         """It is decoded already."""
         self._decode = None
 
+    def look(self) -> None:
+        """Called every `LOOK_AFTER` chunks. Raises `TooLong`."""
+        size = sum(map(len, self.chunks))
+        if size > MOST_KEPT:
+            raise TooLong(f"a body of more than {size:,} bytes, of which {MOST_KEPT:,} are held at most")
+
     def kept(self) -> bytes:
-        if self.size > MOST_KEPT:
-            raise TooLong(f"a body of {self.size:,} bytes, of which {MOST_KEPT:,} are held at most")
         data = b"".join(self.chunks)
         return data if self._decode is None else self._decode(data)
 
 
+def _nothing(chunk: bytes) -> None: ...
+
+
 class Unheard(Whole):
-    """A body that is no document at all, such as sound: counted."""
+    """A body that is no document at all, such as sound."""
 
-    def _feed(self, chunk: bytes) -> None:
-        self.size += len(chunk)
-
-    def kept(self) -> bytes:
-        return b""
+    def __init__(self, decode: Callable[[bytes], bytes] | None = None) -> None:
+        super().__init__(decode)
+        self.feed = _nothing
 
 
 class Events(Whole):
@@ -67,20 +67,14 @@ class Events(Whole):
     def __init__(self, decode: Callable[[bytes], bytes] | None = None, dialect: str = "") -> None:
         super().__init__(decode)
         self._worth = _WORTH.get(dialect, _unknown)
+        self._number = 0
         # Each with its place in the stream.
         self._events: list[tuple[int, bytes]] = []
         self._usage: list[tuple[int, bytes]] = []  # running totals: the last that counts wins
         self._other: list[tuple[int, bytes]] = []
         self._last = (0, b"")
         self._rest = b""
-        self._gathered = 0
         self._held = 0
-
-    def _feed(self, chunk: bytes) -> None:
-        self.chunks.append(chunk)
-        self._gathered += len(chunk)
-        if self._gathered > LOOK_AT:
-            self.look()
 
     def look(self) -> None:
         """Sort what has gathered into what is kept and what is not."""
@@ -89,14 +83,43 @@ class Events(Whole):
             return
         data = b"".join(chunks)
         chunks.clear()
-        self.size += len(data)
-        self._gathered = 0
         if self._decode is not None:
             data = self._decode(data)
+        worth, number, content = self._worth, self._number, 0
+        event = b""
         for event in self._split(self._rest + data if self._rest else data):
-            self._sort(event)
+            number += 1
+            value = worth(event)
+            if value == DROP:
+                content += 1
+                if self._events:
+                    continue
+            if (event and value != DROP) or not self._events:
+                content += self._keep(number, event, value)
+        self._number = number
+        self.content += content
+        if event:
+            self._last = (number, event)
         if self._held + len(self._rest) > MOST_KEPT:
             raise TooLong(f"a stream of which more than {MOST_KEPT:,} bytes would have to be held")
+
+    def _keep(self, number: int, event: bytes, worth: int) -> int:
+        """Put an event where it belongs; 1 if it carried text."""
+        if worth == KEEP or not self._events:
+            self._events.append((number, event))
+            self._held += len(event)
+            return 0
+        if worth == TOTAL:
+            self._usage.append((number, event))
+            if len(self._usage) > FEW:
+                self._usage = [last_that_counts(self._usage), (number, event)]
+            return 1
+        if worth == PERHAPS:
+            self._other.append((number, event))
+            if len(self._other) > 2 * FEW:
+                del self._other[FEW:-FEW]
+            return 1
+        return 0
 
     def _split(self, data: bytes) -> list[bytes]:
         if b"\r" in data:
@@ -105,25 +128,6 @@ class Events(Whole):
         events = data.split(self.between)
         self._rest = events.pop()
         return events
-
-    def _sort(self, event: bytes) -> None:
-        if not event or event == b"\n":
-            return
-        worth = self._worth(event) if self._events else KEEP
-        placed = self._last = (self._last[0] + 1, event)
-        if worth == KEEP:
-            self._events.append(placed)
-            self._held += len(event)
-            return
-        self.content += worth != SKIP
-        if worth == TOTAL:
-            self._usage.append(placed)
-            if len(self._usage) > FEW:
-                self._usage = [last_that_counts(self._usage), placed]
-        elif worth == PERHAPS:
-            self._other.append(placed)
-            if len(self._other) > 2 * FEW:
-                del self._other[FEW:-FEW]
 
     def kept(self) -> bytes:
         self.look()
@@ -161,20 +165,43 @@ class AwsEvents(Events):
 KEEP, TOTAL, PERHAPS, DROP, SKIP = range(5)  # the last one carries no text either
 
 
+class _Delta(msgspec.Struct, gc=False):
+    tool_calls: Any = None
+    function_call: Any = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    finish_reason: Any = None
+    delta: _Delta | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    """Of a chat's chunk, what decides whether it is kept: decoding these alone is cheaper than to look for words."""
+
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    error: Any = None
+    x_groq: Any = None
+
+
+_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
 def _chat(event: bytes) -> int:
-    if (
-        b'"name"' in event
-        or b'finish_reason":"' in event
-        or b'finish_reason": "' in event
-        or b'"error"' in event
-        or b"x_groq" in event
-        or b'"choices":[]' in event
-        or b'"choices": []' in event
-    ):
+    try:
+        told = _chunk(event[6:] if event[:6] == b"data: " else event[event.find(b"data:") + 5 :])
+    except (msgspec.DecodeError, UnicodeError):
+        return SKIP if b"[DONE]" in event[:14] or event[:1] == b":" or not event.strip() else KEEP
+    choices = told.choices
+    if not choices or told.error is not None or told.x_groq is not None:
         return KEEP
-    if b'"usage":{' in event or b'"usage": {' in event:
-        return TOTAL
-    return SKIP if b"[DONE]" in event[:14] or event[:1] == b":" else DROP
+    for choice in choices:
+        if choice.finish_reason is not None:
+            return KEEP
+        delta = choice.delta
+        if delta is not None and (delta.tool_calls or delta.function_call) and b'"name"' in event:
+            return KEEP
+    return DROP if told.usage is None else TOTAL
 
 
 def _anthropic(event: bytes) -> int:

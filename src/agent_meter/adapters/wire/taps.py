@@ -51,11 +51,12 @@ refusing: set[str] = set()
 
 
 def begin(
-    host: str, path: str, body: Callable[[], Any], owners: Sequence[Owner] = (), agent: str = ""
+    host: str, path: str, body: Callable[[], Any], owners: Sequence[Owner] = (), request: Any = None
 ) -> Exchange | None:
     """The exchange of a POST that is about to be sent; None when it is nobody's, and passes untouched.
 
-    `body` gives the bytes to be sent, and is asked only where they matter; `agent` is the client's name of itself.
+    `body` gives the bytes to be sent, and is asked only where they matter; `request` has the
+    headers in which a client names itself.
     """
     endpoint = endpoint_of(host, path)
     if endpoint is None:
@@ -63,7 +64,7 @@ def begin(
     if announced.get() is None and not owners and not installed:
         return None
     try:
-        return _begin(host, endpoint, body, owners, agent)
+        return _begin(host, endpoint, body, owners, request)
     except BudgetExceeded:
         raise
     except Exception as error:
@@ -72,10 +73,10 @@ def begin(
 
 
 def _begin(
-    host: str, endpoint: Endpoint, body: Callable[[], Any], owners: Sequence[Owner], agent: str
+    host: str, endpoint: Endpoint, body: Callable[[], Any], owners: Sequence[Owner], request: Any
 ) -> Exchange | None:
     content = body()
-    told = asked_by(content) if isinstance(content, dict) else asked(content)
+    told = _known(endpoint) or (asked_by(content) if isinstance(content, dict) else asked(content))
     if not endpoint.sure and not told.model and content is not None:
         return None
     exchange = Exchange(endpoint, told)
@@ -85,6 +86,7 @@ def _begin(
         owners = wanting(owners)
         if not owners or not (endpoint.sure or told.model):
             return None
+        agent = "" if request is None or endpoint.provider else request.headers.get("user-agent") or ""
         opened = open_own(owners, endpoint, told, content, agent)
         for own in opened:
             own.wire.on_end = own.ended
@@ -95,6 +97,14 @@ def _begin(
         exchange.waited = since(first.exchanges[:-1], time.perf_counter())
     exchange.failed_to = _complaint(exchange.calls)
     return exchange
+
+
+def _known(endpoint: Endpoint) -> Asked | None:
+    """What is asked for by a call that was opened in front of a client's loop of attempts, and is being sent now."""
+    call = announced.get()
+    if call is None or call.done or call.wire is None or call.wire.asked is None or call.kind is not endpoint.kind:
+        return None
+    return call.wire.asked  # type: ignore[no-any-return]
 
 
 def wanting(owners: Iterable[Owner]) -> list[Owner]:
@@ -162,10 +172,11 @@ class Own:
 
     __slots__ = ("call", "meter", "wire")
 
-    def __init__(self, meter: Meter, call: Call) -> None:
+    def __init__(self, meter: Meter, call: Call, told: Asked) -> None:
         self.meter = meter
         self.call = call
-        self.wire = call.wire = Wire(many=False)
+        self.wire = call.wire = Wire()
+        self.wire.asked = told
 
     def fenced(self, step: Callable[[Any], None], told: Any) -> None:
         """A step of this call's end, which raises nothing."""
@@ -287,14 +298,14 @@ def _calls(owners: Iterable[Owner], endpoint: Endpoint, told: Asked, content: An
         meter = owner.meter
         provider = endpoint.provider or owner.provider or provider_by(agent)
         call = Call(endpoint.kind, model=Model(provider, told.model or endpoint.model), framework=FRAMEWORK)
-        call.max_output_tokens = told.max_output
+        most = call.max_output_tokens = told.max_output
         call.streamed = told.streamed
         if meter.plugins.guarded:
             call.prompt = Body(content)
-            call.reserve = Reserve(call.prompt.tokens(), told.max_output, assumed=("input_tokens",))
+            call.reserve = Reserve(call.prompt.tokens(), most, assumed=("input_tokens",))
         if meter.wants_content:
             call.content = _messages(content)
-        yield Own(meter, call)
+        yield Own(meter, call, told)
 
 
 def provider_by(agent: str) -> str:

@@ -94,10 +94,7 @@ class _Ear:
             self._heard = True
             if decoded:
                 exchange.body.as_it_is()
-        try:
-            exchange.body.feed(data)
-        except Exception as error:
-            exchange.unreadable(error)
+        exchange.hear(data)
 
     def __enter__(self) -> None:
         self._deep += 1
