@@ -85,7 +85,7 @@ def test_the_own_loop_meters_what_the_provider_served() -> None:
 def test_the_readme_shows_a_real_capture(demo: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     capture = readme.split("```text\n", 1)[1].split("\n```", 1)[0]
-    timeless = re.compile(r" *\d+ ms|\d\.\d{3}s| +$", re.MULTILINE)
+    timeless = re.compile(r" *[\d,]+ ms|\d\.\d{3}s| +$", re.MULTILINE)
 
     shown = [timeless.sub("", line) for line in capture.splitlines() if line.strip()]
 
