@@ -14,8 +14,9 @@ hint costs nothing more, the rest on first use.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ._lazy import front_door
 from ._version import __version__
 from .errors import BudgetError, BudgetExceeded, MeterError, PluginError, PriceError, StoreError, UnknownModel
 from .hookspecs import hookimpl
@@ -139,16 +140,4 @@ __all__ = [
     "install",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    room = _LAZY.get(name)
-    if room is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = globals()[name] = getattr(import_module(room, __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = front_door(globals(), _LAZY)

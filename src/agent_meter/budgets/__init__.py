@@ -5,8 +5,7 @@ meter = Meter(budgets=[Budget("research", usd=5, per="day", agent="researcher")]
 
 from __future__ import annotations
 
-from typing import Any
-
+from .._lazy import front_door
 from .budget import Budget
 from .engine import Change, Count, Engine, Entry, Refusal
 from .memory import MemoryEngine
@@ -26,10 +25,5 @@ __all__ = [
     "Refusal",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "BudgetForecast":  # only who asks for forecasts pays for them
-        from .forecasting import BudgetForecast
-
-        return BudgetForecast
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Only who asks for forecasts pays for them.
+__getattr__, __dir__ = front_door(globals(), {"BudgetForecast": ".forecasting"})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .._lazy import front_door
 from .base import Audit, Difference, Price, Progress, Settlement, SharedStore, Store
 from .memory import MemoryStore
 
@@ -55,11 +56,4 @@ def open_store(where: str | os.PathLike[str] | Store, durability: str = "normal"
     return SQLiteStore(name, durability, readonly=readonly)
 
 
-def __getattr__(name: str) -> Any:
-    room = _LAZY.get(name)
-    if room is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = globals()[name] = getattr(import_module(room, __name__), name)
-    return value
+__getattr__, __dir__ = front_door(globals(), _LAZY)

@@ -7,7 +7,9 @@ name loads its module on first use.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..._lazy import front_door
 
 if TYPE_CHECKING:
     from .cache import MeteredEmbeddingCache
@@ -24,16 +26,4 @@ _LAZY = {
 
 __all__ = ["MeterCallbackHandler", "MeterHandler", "MeteredEmbeddingCache", "tagged"]
 
-
-def __getattr__(name: str) -> Any:
-    room = _LAZY.get(name)
-    if room is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = globals()[name] = getattr(import_module(room, __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = front_door(globals(), _LAZY)

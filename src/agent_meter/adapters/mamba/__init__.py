@@ -11,8 +11,9 @@ once. `MeterWorkflowHooks` imports nothing; the other two import pydantic-ai.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..._lazy import front_door
 from .hooks import MeterWorkflowHooks
 
 if TYPE_CHECKING:
@@ -21,14 +22,4 @@ if TYPE_CHECKING:
 
 __all__ = ["MeterWorkflowHooks", "MeteredModel", "MeteredToolset"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "MeteredModel":
-        from .model import MeteredModel
-
-        return MeteredModel
-    if name == "MeteredToolset":
-        from .toolset import MeteredToolset
-
-        return MeteredToolset
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = front_door(globals(), {"MeteredModel": ".model", "MeteredToolset": ".toolset"})
