@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from msgspec.structs import replace
@@ -31,6 +31,9 @@ from .records import (
 if TYPE_CHECKING:
     from .adapters.payloads import Pass, Reading
 
+# Adapters whose calls may be sent for in another context than they were opened in: each tells, of the one who asks,
+# which calls are being made on its call stack, the innermost first.
+readers: tuple[Callable[[], Iterable[Call]], ...] = ()
 MISSING_BOTH = ("input_tokens", "output_tokens")
 CUT_BEFORE = "an earlier attempt was cut in the middle of its answer; whether that is billed was not seen"
 
@@ -71,10 +74,11 @@ class Wire:
 
     `many`: several answers are one call, as those of a long list of texts to embed; else the first answer is the only
     one. `group`: calls that were all announced before the first of them was sent, in the order in which they are.
-    `on_end` is told of the end of each exchange.
+    `on_end` is told of the end of each exchange. `read` says whether somebody is reading the stream that was handed
+    over: what its context sends while nobody is, is not its request.
     """
 
-    __slots__ = ("asked", "exchanges", "group", "many", "on_end", "owner", "told")
+    __slots__ = ("asked", "exchanges", "group", "many", "on_end", "owner", "read", "told")
 
     def __init__(self, *, many: bool = False, group: list[Call] | None = None) -> None:
         self.exchanges: list[Exchange] = []
@@ -83,6 +87,7 @@ class Wire:
         self.owner: int | None = None
         self.on_end: Callable[[Any], None] | None = None
         self.asked: Any = None  # what the tap that opened the call knows of the request
+        self.read: Callable[[], bool] | None = None
         self.told = False  # its numbers are on the record
 
     @property
@@ -107,6 +112,12 @@ def announce(call: Call, joining: Joining) -> None:
     announced.set(call)
 
 
+def handed_over(call: Call, read: Callable[[], bool]) -> None:
+    """Its answer was handed over as a stream, which may send for it when it is first read, wherever that is."""
+    if call.joining is not None:
+        _wire_of(call).read = read
+
+
 def join(exchange: Exchange, fits: Callable[[Call], bool]) -> list[Call]:
     """The calls that the request belongs to, one of each meter at most; empty when nobody announced it.
 
@@ -121,14 +132,22 @@ def join(exchange: Exchange, fits: Callable[[Call], bool]) -> list[Call]:
 def waiting(fits: Callable[[Call], bool]) -> list[Call]:
     """The announced calls of this context that wait for such an answer."""
     found: list[Call] = []
-    call = announced.get()
-    while call is not None:
-        if not call.done and call.joining is not None and call.joining.taps:
-            ours = _in_turn(call)
-            if ours is not None and fits(ours) and all(ours.joining is not other.joining for other in found):
-                found.append(ours)
-        call = call.around
+    for reader in readers:
+        for call in reader():
+            _offer(call, fits, found)
+    around = announced.get()
+    while around is not None:
+        _offer(around, fits, found)
+        around = around.around
     return found
+
+
+def _offer(call: Call, fits: Callable[[Call], bool], found: list[Call]) -> None:
+    if call.done or call.joining is None or not call.joining.taps:
+        return
+    ours = _in_turn(call)
+    if ours is not None and fits(ours) and all(ours.joining is not other.joining for other in found):
+        found.append(ours)
 
 
 def _wire_of(call: Call) -> Wire:
@@ -139,8 +158,12 @@ def _wire_of(call: Call) -> Wire:
 
 def _in_turn(call: Call) -> Call | None:
     wire = call.wire
-    if wire is None or wire.group is None:
-        return call if wire is None or wire.free else None
+    if wire is None:
+        return call
+    if wire.read is not None and not wire.read():
+        return None
+    if wire.group is None:
+        return call if wire.free else None
     here = _here()
     waiting = None
     for one in wire.group:
@@ -233,13 +256,19 @@ def reconcile(call: Call, told: Told) -> Told:
 
 
 def _differences(framework: TokenUsage, wire: TokenUsage) -> list[tuple[str, int, int]]:
+    unseen = {*wire.missing, *framework.missing}
     return [
         (name, ours, theirs)
         for name in TOKEN_CLASSES
         if (ours := getattr(wire, name)) != (theirs := getattr(framework, name))
-        and name not in wire.missing
-        and name not in framework.missing
+        and name not in unseen
+        and _whole(name) not in unseen
     ]
+
+
+def _whole(name: str) -> str:
+    """The class that a class is part of: of what was not seen as a whole, no part was."""
+    return "output_tokens" if name.startswith(("output", "reasoning")) else "input_tokens"
 
 
 def _completed(usage: TokenUsage, framework: TokenUsage) -> TokenUsage:

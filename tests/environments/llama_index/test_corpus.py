@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.adapters.langchain.recorded import wrong
+from tests.adapters.wire.test_corpus import check
 from tests.corpus import conversations
 from tests.environments.llama_index.integrations import INTEGRATIONS, Integration, Place, aask, ask
 
@@ -87,3 +88,46 @@ async def test_async_clients_are_read_as_well_as_sync_ones(integration: Integrat
         _check(meter.history(), place)
         assert meter.health()["failures"] == {}
         assert meter.health()["open_calls"] == 0
+
+
+# ------------------------------------------------------------------------------------------------- with the wire
+
+# These speak to their servers as OpenAI's do: some of their calls will do.
+ALIKE = ("OpenAILike", "OpenAILikeResponses")
+
+
+@pytest.mark.parametrize("integration", INTEGRATIONS, ids=lambda integration: integration.name)
+def test_with_the_wire_every_recorded_call_is_exact(integration: Integration, recorded: Any) -> None:
+    """… in every class, on one record, none of it estimated: whatever the integration hides."""
+    places = _places(integration, recorded)[:: 7 if integration.name in ALIKE else 1]
+    found = {}
+    for place in places:
+        place.aim()
+        model, meter = integration.make(place), Meter(prices={})
+        with MeterHandler(meter, wire=True):
+            error = ask(model, place)
+        found[place.document["id"], place.index] = _with_the_wire(meter, place, error)
+
+    assert places
+    assert {where: what for where, what in found.items() if what} == {}
+
+
+@pytest.mark.parametrize("integration", ASYNC, ids=lambda integration: integration.name)
+async def test_with_the_wire_async_clients_are_exact_too(integration: Integration, recorded: Any) -> None:
+    found = {}
+    for place in _places(integration, recorded)[3::9]:
+        place.aim()
+        model, meter = integration.make(place), Meter(prices={})
+        with MeterHandler(meter, wire=True):
+            error = await aask(model, place)
+        found[place.document["id"], place.index] = _with_the_wire(meter, place, error)
+
+    assert {where: what for where, what in found.items() if what} == {}
+
+
+def _with_the_wire(meter: Meter, place: Place, error: BaseException | None) -> str:
+    if not place.served:
+        return f"not asked for: {error!r}"
+    health = meter.health()
+    unwell = "" if health["ok"] and not health["open_calls"] else str(health)
+    return check(meter.history(), place, error) or unwell

@@ -187,6 +187,17 @@ def test_a_prediction_that_tells_nobody_is_one_estimated_record(loopback: Loopba
     assert meter.usage.requests == 2
 
 
+@pytest.mark.parametrize("kind", [OpenAI, OpenAIResponses])
+def test_a_streamed_prediction_is_one_record(kind: type, loopback: Loopback, meter: Meter) -> None:
+    """The integration's method hands on the stream of its `super()`: two spans, one generator."""
+    provider = loopback([Reply('{"value": 3}', input_tokens=50, output_tokens=9)], loop=True)
+
+    list(openai(provider, kind).stream_structured_predict(Sum, PromptTemplate("1 + 2?")))
+    list(openai(provider, kind).as_structured_llm(Sum).stream_chat([]))
+
+    assert agrees(meter, provider)
+
+
 def test_with_the_wire_a_prediction_that_tells_nobody_is_exact(loopback: Loopback) -> None:
     provider = loopback([Reply('{"value": 3}', input_tokens=50, output_tokens=9)], loop=True)
     meter = Meter()

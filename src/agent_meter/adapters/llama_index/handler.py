@@ -10,6 +10,7 @@ from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.event_handlers import BaseEventHandler
 from llama_index_instrumentation.span_handlers import BaseSpanHandler
 
+from ... import joining
 from ...meter import Meter, default_meter
 from . import gate, probe, requesting, tap
 from .collecting import watch_collector
@@ -153,6 +154,7 @@ def _tell_the_doors() -> None:
     listeners = [entry.listener for entry in _registered.values()]
     gate.guards = tuple(listeners)
     tap.ears = tuple(listener.embeddings for listener in listeners)
+    joining.readers = tuple(listener.sending for listener in listeners)
     probe.ears = tuple(listener.embeddings.hit for listener in listeners)
     watch_collector(bool(listeners))
     if not listeners:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+from llama_index_instrumentation.span import active_span_id
+
+from ... import joining
 from ...errors import BudgetExceeded
 from ...handles import status_of
 from ...meter import Meter
@@ -17,7 +21,7 @@ from .asking import attribute
 from .collecting import collecting
 from .embeddings import Embeddings
 from .models import FRAMEWORK, Models
-from .nodes import Node, Nodes, Role, frame_of
+from .nodes import Node, Nodes, Role, frame_of, runs
 from .requesting import ask_for_usage
 from .roles import role_of
 from .silent import Silent
@@ -155,6 +159,21 @@ class Listener:
         except Exception as error:
             self._caught("embedding cache", error)
 
+    def sending(self) -> Iterator[Call]:
+        """The model calls that are being made on this call stack: by the span around, and by streams that are read.
+
+        Most integrations send for a stream when it is first read, by then in any context.
+        """
+        around = self.nodes.find(active_span_id.get())
+        if around is not None and around.role in (Role.ASK, Role.STRUCTURED):
+            flight = around.flight()
+            if flight is not None and flight.call is not None:
+                yield flight.call
+        for node in self.nodes.read_here():
+            flight = node.flight()
+            if flight is not None and flight.call is not None:
+                yield flight.call
+
     def stay(self) -> None:
         self._leaving = None
 
@@ -214,9 +233,10 @@ class Listener:
             flight = node.flight()
             if flight is not None and frame_of(result) is not None:
                 # The span ends here; the call ends with its stream.
+                self.nodes.flows(node, result, self._gone)
                 if flight.call is not None:
                     self.meter.detach(flight.call)
-                self.nodes.flows(node, result, self._gone)
+                    joining.handed_over(flight.call, partial(runs, node.stream))
             else:
                 node.instance = None
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -105,7 +105,7 @@ class Nodes:
     def parent(self, parent_id: str | None) -> Node | None:
         node = self.find(parent_id)
         if node is None and self._frames:
-            node = self._on_stack()
+            node = next(self.read_here(), None)
         return node
 
     def take(self, span_id: str) -> Node | None:
@@ -135,7 +135,19 @@ class Nodes:
             lost(node)
 
         node.stream = weakref.ref(stream, gone)
-        self._frames[key] = kept
+        if self._at(frame) is None:  # else a method hands on what its `super()` made, and that one is inside of it
+            self._frames[key] = kept
+
+    def flowing(self, stream: Any) -> Node | None:
+        """The innermost one that goes on as long as `stream` does."""
+        frame = frame_of(stream)
+        return None if frame is None else self._at(frame)
+
+    def _at(self, frame: FrameType) -> Node | None:
+        kept = self._frames.get(id(frame))
+        node = None if kept is None else kept()
+        stream = node.stream() if node is not None and node.stream is not None else None
+        return node if stream is not None and frame_of(stream) is frame else None
 
     def dry(self, node: Node) -> None:
         """Its stream has come to its end."""
@@ -145,17 +157,20 @@ class Nodes:
             self._frames.pop(id(frame), None)
         node.stream = None
 
-    def _on_stack(self) -> Node | None:
-        frame: FrameType | None = sys._getframe(2)
+    def read_here(self) -> Iterator[Node]:
+        """Those whose streams are being read on this call stack, the innermost first."""
+        frame: FrameType | None = sys._getframe(1) if self._frames else None
         while frame is not None:
-            kept = self._frames.get(id(frame))
-            if kept is not None:
-                node = kept()
-                stream = node.stream() if node is not None and node.stream is not None else None
-                if stream is not None and frame_of(stream) is frame:
-                    return node
+            node = self._at(frame)
+            if node is not None:
+                yield node
             frame = frame.f_back
-        return None
+
+
+def runs(stream: weakref.ref[Any] | None) -> bool:
+    """Whether somebody reads this generator right now."""
+    generator = None if stream is None else stream()
+    return bool(getattr(generator, "gi_running", False) or getattr(generator, "ag_running", False))
 
 
 def frame_of(stream: Any) -> FrameType | None:

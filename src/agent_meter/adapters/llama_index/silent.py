@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from llama_index.core.llms.llm import LLM
 
+from ... import joining
 from ...errors import BudgetExceeded
 from ...handles import status_of
 from ...meter import Meter
@@ -21,7 +23,7 @@ from ...tokens import estimate_prompt, estimate_tokens
 from ..failing import UNSEEN, never_answered
 from .asking import attribute, model_of
 from .models import FRAMEWORK, ask_below
-from .nodes import Flight, Node, Nodes, frame_of
+from .nodes import Flight, Node, Nodes, frame_of, runs
 
 SILENT = "the integration asked its client directly and told nothing of the answer; tokens are estimated"
 
@@ -61,11 +63,15 @@ class Silent:
         if not overrides(instance, node.name):
             return
         if frame_of(result) is not None:
+            inner = self._nodes.flowing(result)
+            if inner is not None and inner.id in self._streams:
+                return  # made by this method's `super()`, which answers for it
             flight = node.flight()
-            if flight is not None and flight.call is not None:
-                self._meter.detach(flight.call)
             self._streams[node.id] = (node, instance, arguments)
             self._nodes.flows(node, result, self._read_to_its_end)
+            if flight is not None and flight.call is not None:
+                self._meter.detach(flight.call)
+                joining.handed_over(flight.call, partial(runs, node.stream))
         elif not node.asked:
             self._record(node, arguments, instance, result, OK, None)
 

@@ -61,7 +61,7 @@ def begin(
     endpoint = endpoint_of(host, path)
     if endpoint is None:
         return None
-    if announced.get() is None and not owners and not installed:
+    if announced.get() is None and not owners and not installed and not joining.readers:
         return None
     try:
         return _begin(host, endpoint, body, owners, request)
