@@ -197,6 +197,26 @@ def test_a_raw_call_beside_a_stream_is_a_record_of_its_own_where_the_process_is_
     assert {record.task: record.framework for record in meter.history()} == {"a": "llama_index", "b": "wire"}
 
 
+def test_a_stream_that_is_read_while_a_raw_one_is_open_is_its_own(loopback: Loopback, meter: Meter) -> None:
+    provider = loopback(by_word)
+    client = sdk.OpenAI(base_url=provider.openai_base_url, api_key="none")
+
+    with install(meter, wire=True):
+        with tagged(task="a"):
+            stream = llm(provider).stream_chat(ask("a"))
+        with meter.scope(task="b"):
+            raw = client.chat.completions.create(
+                model="gpt-4o-mini",
+                messages=[{"role": "user", "content": "b"}],
+                stream=True,
+                stream_options={"include_usage": True},
+            )
+        list(stream)
+        list(raw)
+
+    assert by_task(meter) == told("ab")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_that_is_left_keeps_what_was_seen(kind: type, loopback: Loopback, meter: Meter) -> None:
     provider = loopback(Reply("word " * 40, chunks=40, input_tokens=500, output_tokens=200))

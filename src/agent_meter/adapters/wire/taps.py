@@ -104,7 +104,8 @@ def _known(endpoint: Endpoint) -> Asked | None:
     call = announced.get()
     if call is None or call.done or call.wire is None or call.wire.asked is None or call.kind is not endpoint.kind:
         return None
-    return call.wire.asked  # type: ignore[no-any-return]
+    # What has its answer already sends nothing: this is somebody else's request.
+    return call.wire.asked if call.wire.free else None
 
 
 def wanting(owners: Iterable[Owner]) -> list[Owner]:
