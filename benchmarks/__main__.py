@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import accuracy, core, imports, overhead, overhead_llama_index, pricing, store
+from . import accuracy, accuracy_wire, core, imports, overhead, overhead_llama_index, pricing, store
 
 
 def main() -> None:
@@ -13,6 +13,7 @@ def main() -> None:
     store.main("200_000")
     if os.environ.get("AGENT_METER_CORPUS"):
         accuracy.main()
+        accuracy_wire.main()
     else:
         print("\naccuracy: left out, AGENT_METER_CORPUS does not name the folder of recorded traffic")
 
