@@ -13,6 +13,7 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import ModelFallbackMiddleware, ModelRetryMiddleware, ToolRetryMiddleware
 from langchain_core.caches import InMemoryCache
 from langchain_core.prompt_values import StringPromptValue
+from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import RunnableLambda, RunnableParallel
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
@@ -22,7 +23,7 @@ from tests.adapters.langchain.clients import anthropic, openai
 from tests.enforcement import refused
 
 from agent_meter import Budget, BudgetExceeded, Meter, Status, hookimpl
-from agent_meter.adapters.langchain import MeterCallback, MeteredCache
+from agent_meter.adapters.langchain import MeterCallback, MeteredCache, MeterMiddleware
 from agent_meter.testing import LoopbackProvider, Reply, ToolCall
 
 Loopback = Callable[..., LoopbackProvider]
@@ -356,6 +357,35 @@ async def test_a_cached_hit_passes_a_used_up_budget(metered: bool, asynchronous:
     assert [(r.status, r.cached) for r in meter.history()] == [(Status.OK, False), (Status.OK, True)]
     assert refused(meter) == 1
     assert meter.budgets.status("day").denied == 1
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_so_does_an_agents_with_the_middleware(asynchronous: bool, loopback: Loopback) -> None:
+    provider, meter = loopback([PAID], loop=True), Meter(budgets=[Budget("day", requests=1)])
+    model = openai(provider, cache=InMemoryCache(), rate_limiter=InMemoryRateLimiter(requests_per_second=100))
+    agent = create_agent(model, [], middleware=[MeterMiddleware(meter)])
+    said = []
+    for question in ("hello", "hello", "something else"):
+        asked: Any = {"messages": [("user", question)]}
+        answer = await agent.ainvoke(asked) if asynchronous else agent.invoke(asked)
+        said.append(answer["messages"][-1].text)
+
+    assert said[:2] == ["x", "x"]
+    assert said[2].startswith("I have to stop here: 1 request of 1 request used")
+    assert len(provider.requests) == 1
+    assert refused(meter) == 1
+
+
+def test_a_budget_in_list_prices_counts_replays_and_refuses_them(loopback: Loopback) -> None:
+    provider = loopback([PAID], loop=True)
+    meter, config = budgeted(usd="0.004", per="total", metric="list")
+    model = openai(provider, cache=InMemoryCache(), max_tokens=100)
+    model.invoke("hello", config)
+
+    with pytest.raises(BudgetExceeded):
+        model.invoke("hello", config)
+
+    assert refused(meter) == 1
 
 
 def test_a_stream_looks_into_no_cache_and_is_refused(loopback: Loopback) -> None:

@@ -22,7 +22,7 @@ from ...records import Call, Denial
 from .fence import denial_for_langchain
 
 _ASKING = (BaseChatModel.generate.__code__, BaseChatModel.agenerate.__code__)
-_DEEPEST = 12  # frames between LangChain's `generate` and a handler
+_DEEPEST = 16  # frames between LangChain's `generate` and a handler
 
 
 class _Pending(NamedTuple):
