@@ -106,7 +106,10 @@ def inside(named: Mapping[str, object]) -> Scope | None:
 
 def complete(call: Call) -> None:
     """Say whose call it is: an explicit scope first, then what the adapter knows, then the parent's answer."""
-    scope, parent = current(), call.parent
+    parent = call.parent
+    if parent is None and _scope.get() is None:  # a plain call: there is nothing around it
+        return
+    scope = current()
     if scope is not NOBODY:
         for name in NAMES:
             if value := getattr(scope, name):

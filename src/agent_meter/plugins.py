@@ -35,6 +35,8 @@ class Plugins:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._impls: dict[str, tuple[_Impl, ...]] = dict.fromkeys(HOOKS, ())
+        self._openers: tuple[_Impl, ...] = ()
+        self._recorders: tuple[_Impl, ...] = ()
         self.strict = strict
         self.tagged = self.guarded = self.wants_content = False
         self.listeners: tuple[tuple[Callable[..., Any], str], ...] = ()
@@ -135,6 +137,7 @@ class Plugins:
             name: tuple((_one_noun(impl), impl.plugin_name) for impl in reversed(getattr(hooks, name).get_hookimpls()))
             for name in HOOKS
         }
+        self._openers, self._recorders = self._impls["meter_call_opened"], self._impls["meter_record"]
         # Asked on the path before the hooks themselves are: most meters have neither.
         self.tagged = bool(self._impls["meter_tag_call"])
         self.guarded = bool(self._impls["meter_admit_call"])
@@ -155,15 +158,25 @@ class Plugins:
         answer: Denial | None = self._ask("meter_admit_call", call, use=_is_denial)
         return answer
 
+    # Every call comes through these two: they are `_ask` written out, which has no answer to look at here.
+
     def opened(self, call: Call) -> None:
-        self._ask("meter_call_opened", call)
+        for function, plugin in self._openers:
+            try:
+                function(call)
+            except Exception as error:
+                self._broken(plugin, "meter_call_opened", error)
 
     def find_rates(self, model: Model) -> Rates | None:
         answer: Rates | None = self._ask("meter_find_rates", model, use=_has_price)
         return answer
 
     def record(self, record: Record) -> None:
-        self._ask("meter_record", record)
+        for function, plugin in self._recorders:
+            try:
+                function(record)
+            except Exception as error:
+                self._broken(plugin, "meter_record", error)
 
     def alert(self, alert: Alert) -> None:
         self._ask("meter_alert", alert)
@@ -177,9 +190,7 @@ class Plugins:
             try:
                 hear(event, *about)
             except Exception as error:
-                self.failed(plugin, event, error)
-                if self.strict:
-                    raise
+                self._broken(plugin, event, error)
 
     def _ask(self, hook: str, *noun: object, use: Callable[[Any], object] = bool) -> Any:
         """Tell every plugin, newest first, until `use` is content with an answer; that one is returned.
@@ -192,10 +203,13 @@ class Plugins:
                 if answer is not None and use(answer):
                     return answer
             except Exception as error:
-                self.failed(plugin, hook, error)
-                if self.strict:
-                    raise
+                self._broken(plugin, hook, error)
         return None
+
+    def _broken(self, plugin: str, hook: str, error: Exception) -> None:
+        self.failed(plugin, hook, error)
+        if self.strict:
+            raise error
 
     def failed(self, plugin: str, hook: str, error: BaseException) -> None:
         """Count a fenced failure; log the 1st, 10th, 100th … of a kind, so that a broken plugin cannot flood a log."""

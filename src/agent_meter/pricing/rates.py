@@ -12,7 +12,7 @@ from msgspec.structs import astuple
 from ..errors import PriceError
 from ..records import EMPTY, TOKEN_CLASSES, Cost, CostStatus, TokenUsage
 from .cards import Count, Line, Price, RateCard
-from .schedule import ALWAYS, NOTHING, Segment, State, Timeline, choose, normalised
+from .schedule import ALWAYS, FIRST, LAST, NOTHING, Segment, State, Timeline, choose, normalised
 from .units import CLASSES, FIELD_UNITS, WIDE, exact, unit
 
 _UNPRICED, _FREE, _PRICED = CostStatus.UNPRICED, CostStatus.FREE, CostStatus.PRICED
@@ -38,7 +38,7 @@ class Rates:
     """
 
     __slots__ = (
-        "_name", "_pick", "_picks", "_reported_first", "_state_at", "context_window", "known", "model",
+        "_name", "_now", "_pick", "_picks", "_reported_first", "_state_at", "context_window", "known", "model",
         "on_unpriced", "own", "provider", "reason", "segments", "source",
     )  # fmt: skip
 
@@ -72,6 +72,8 @@ class Rates:
         # The usual case, rates that never change and have no variants, needs no choosing at all.
         only = len(segments) == 1 and segments[0].window is ALWAYS and not segments[0].variants
         self._pick = self._choose(State(0, ()), ()) if only else None
+        # Else the card of plain calls at present, with the time from when until when it is that.
+        self._now: tuple[datetime, datetime, _Pick | None] = (LAST, FIRST, None)
 
     @classmethod
     def per_million(
@@ -151,7 +153,9 @@ class Rates:
         try:
             pick = self._pick
             if pick is None or context:
-                pick = self.pick(at, context)
+                since, until, pick = self._now
+                if context or at.tzinfo is not UTC or not since <= at < until:
+                    pick = self.pick(at, context)
             if pick is None or not pick.card.quick or self._reported_first:
                 return self._itemised(pick, usage)
             i, o, r, w, h, s, ia, oa, ii, oi, units, missing, _, reported = astuple(usage)
@@ -208,6 +212,8 @@ class Rates:
             if len(self._picks) >= _PICKS:
                 self._picks.clear()
             self._picks[key] = pick
+        if not context and (stretch := self._state_at.stretch(at)) is not None:
+            self._now = (*stretch, pick)
         return pick
 
     def _choose(self, state: State, context: tuple[tuple[str, str], ...]) -> _Pick:

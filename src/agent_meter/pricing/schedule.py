@@ -77,6 +77,7 @@ class State(NamedTuple):
 
 
 NOTHING = State(-1, ())
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 def state_at(segments: tuple[Segment, ...], at: datetime) -> State:
@@ -119,8 +120,16 @@ class Timeline:
             day = self._days[stretch, weekday] = [self._state(stretch, weekday, edge) for edge in self._edges]
         return day[bisect_right(self._edges, at.hour * 3600 + at.minute * 60 + at.second) - 1]
 
+    def stretch(self, at: datetime) -> tuple[datetime, datetime] | None:
+        """From when until when (exclusive) the state is that of `at`; None where it depends on the time of day."""
+        if self._states is None:
+            return None
+        moments = self._moments
+        place = bisect_right(moments, at)
+        return moments[place - 1] if place else FIRST, moments[place] if place < len(moments) else LAST
+
     def _state(self, stretch: int, weekday: int, second: int) -> State:
-        at = self._moments[stretch - 1] if stretch else datetime.min.replace(tzinfo=UTC)
+        at = self._moments[stretch - 1] if stretch else FIRST
         return _state(self._segments, at, weekday, time(second // 3600, second // 60 % 60, second % 60))
 
 

@@ -49,13 +49,14 @@ def answer(flight: Flight, response: Any, *, cut: bool = False) -> Answer:
     # The events of a stream are read as one; an answer in one piece is what it is.
     reading = read((flight.told or [raw]) if flight.streamed else raw, provider)
     usage = reading.own_usage
-    if nothing_counted(usage):
+    if usage.missing and nothing_counted(usage):
         usage = _elsewhere(response, usage)
     usage, notes = withheld(flight, usage, response, provider, cut=cut)
     if usage.output_tokens and not usage.input_tokens:
         usage = missing_input(usage)
-    silent = nothing_counted(usage)
-    if incomplete(usage):
+    silent = False
+    if usage.missing and incomplete(usage):
+        silent = nothing_counted(usage)
         usage, note = fill(
             usage, flight.asked, flight.params, said(response), model.name if model is not None else "", cut=cut
         )
@@ -134,7 +135,11 @@ def tool_names(response: Any) -> tuple[str, ...]:
     if message is None:
         return ()
     found = [block.tool_name for block in message.blocks if getattr(block, "block_type", "") == "tool_call"]
-    return tuple(name for name in (found or [name for name, _ in _old_tool_calls(message)]) if name)
+    if not found:
+        if not message.additional_kwargs:
+            return ()
+        found = [name for name, _ in _old_tool_calls(message)]
+    return tuple(name for name in found if name)
 
 
 def _old_tool_calls(message: Any) -> Iterator[tuple[str, Any]]:

@@ -122,6 +122,8 @@ def number(value: object) -> int | None:
     """A count, or `None` for what is not one: absent, negative, NaN, a truth value, beyond `MOST`."""
     if type(value) is int:
         return value if 0 <= value <= MOST else None
+    if value is None:  # most names that are asked for: the checks below would cost as much as everything else
+        return None
     if isinstance(value, str):  # HTTP headers
         return number(int(value)) if len(value) <= 16 and value.isdecimal() else None
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):

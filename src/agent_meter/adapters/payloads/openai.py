@@ -74,14 +74,16 @@ def chat_usage(u: Fields, provider: str = "", about: Mapping[str, str] = EMPTY, 
     detail = get("prompt_tokens_details") or get("prompt_token_details")
     if detail:
         d = detail.get if type(detail) is dict else fields(detail).get
-        read, audio, image = number(d("cached_tokens")), number(d("audio_tokens")), number(d("image_tokens"))
-        write = number(d("cache_write_tokens"))
+        # Most details are not there, or zero: only what is there is worth a call.
+        read, write = number(d("cached_tokens")), number(d("cache_write_tokens"))
+        audio, image = (found := d("audio_tokens")) and number(found), (found := d("image_tokens")) and number(found)
         if write is None:
             write, hour = _other_writes(d)
     detail = get("completion_tokens_details")
     if detail:
         d = detail.get if type(detail) is dict else fields(detail).get
-        reasoning, spoken, drawn = number(d("reasoning_tokens")), number(d("audio_tokens")), number(d("image_tokens"))
+        reasoning = number(d("reasoning_tokens"))
+        spoken, drawn = (found := d("audio_tokens")) and number(found), (found := d("image_tokens")) and number(found)
     if read is None:
         for name in CACHED:
             if (read := number(get(name))) is not None:
