@@ -718,3 +718,22 @@ def test_the_how_to_page_runs() -> None:
     names = run_examples("how-to/write-a-plugin.md")
 
     assert len(names["sent"]) == len(names["watching"].records) == 1
+
+
+def test_a_plugin_that_answers_where_nothing_is_asked_keeps_nobody_from_hearing() -> None:
+    class Answers:
+        @hookimpl(tryfirst=True)
+        def meter_record(self, record: Any) -> bool:
+            return True
+
+        @hookimpl(tryfirst=True)
+        def meter_call_opened(self, call: Any) -> bool:
+            return True
+
+    meter = Meter()
+    meter.register(recording := RecordingPlugin())
+    meter.register(Answers())
+
+    record = one_call(meter)
+
+    assert (meter.usage.requests, recording.records) == (1, [record])

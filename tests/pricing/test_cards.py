@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, getcontext, localcontext
 from typing import Any
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_meter.pricing import Price, PriceError, RateCard, Rates
-from agent_meter.pricing.schedule import Segment
+from agent_meter.pricing.schedule import Segment, Window
 from agent_meter.records import CostStatus, TokenUsage
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -344,3 +344,17 @@ def test_what_is_no_amount_is_refused(bad: Any) -> None:
 
 def test_a_floats_shortest_form_is_its_value() -> None:
     assert Rates.per_million(0.1, 0.3).output == Decimal("0.3")
+
+
+def test_a_price_that_changes_is_the_one_of_the_moment_whatever_was_asked_before() -> None:
+    change = datetime(2026, 1, 1, tzinfo=UTC)
+    old, new = (RateCard({"input_tokens": Price(Decimal(price))}) for price in ("1", "2"))
+    rates = Rates((Segment(old, Window(end=change)), Segment(new, Window(start=change))), model="m")
+    moment = timedelta(microseconds=1)
+    usage = TokenUsage(1_000_000, 0)
+
+    prices = [rates.price(usage, at).list_pico for at in (change - moment, change, change - moment, change + moment)]
+    naive = rates.price(usage, datetime(2025, 6, 1)).list_pico  # noqa: DTZ001 - naive means UTC
+
+    assert prices == [prices[0], 2 * (prices[0] or 0)] * 2
+    assert naive == prices[0]
