@@ -19,7 +19,8 @@ def make(path: Path) -> Path:
         number = iter(range(1, 1000))
 
         def id_of() -> str:
-            return f"01a20000-0000-7000-8000-{next(number):012d}"
+            n = next(number)
+            return f"01a20000-0000-7{n:03d}-8000-{n:012d}"
 
         for day in range(3):
             at = DAY + timedelta(days=day, hours=10)

@@ -22,7 +22,7 @@ from agent_meter.views.calls import wilson
 
 from .conftest import Invoke, Run, installed
 
-FIRST = "01a20000-0000-7000-8000-000000000001"
+FIRST = "01a20000-0000-7001-8000-000000000001"
 
 
 def stored(ledger: Path, *kinds: str) -> list[Record]:
@@ -37,6 +37,22 @@ def documents(output: str) -> list[dict[str, Any]]:
 
 
 # --------------------------------------------------------------------------------------------- history, tail
+
+
+def test_what_is_shown_of_an_id_finds_its_record(invoke: Invoke, folder: Path) -> None:
+    with Meter(store="meter.db") as meter:
+        for number in range(30):
+            with meter.run("nightly"), meter.llm("gpt-4o", provider="openai") as call:
+                call.finish(TokenUsage(1000 + number, 10))
+        for end in "123":
+            meter.record_usage(model="gpt-4o", id=f"01a20000-0000-7000-8000-00000000000{end}")
+    wide = {"COLUMNS": "160"}
+    calls = [line.split()[2] for line in invoke("history", "-n", "33", env=wide).output.splitlines()[2:]]
+    runs = [line.split()[2] for line in invoke("runs", "-n", "30", env=wide).output.splitlines()[2:]]
+
+    assert (len(set(calls)), len(set(runs))) == (33, 30)
+    assert {invoke("explain", id).exit_code for id in calls[::4]} == {0}
+    assert {invoke("runs", id).exit_code for id in runs[::4]} == {0}
 
 
 def test_the_history_shows_the_newest_calls_last(invoke: Invoke, ledger: Path) -> None:
@@ -223,6 +239,17 @@ def test_a_price_that_is_known_by_now_is_shown_then_written_as_a_correction(invo
 
 def test_a_range_goes_with_a_dry_run_only(invoke: Invoke, ledger: Path) -> None:
     assert invoke("reprice", "--since", "7d").exit_code == 2
+
+
+def test_calls_that_name_no_provider_are_on_the_bill_of_the_one_that_has_their_model(
+    invoke: Invoke, folder: Path
+) -> None:
+    with Meter(store="meter.db") as meter:
+        meter.record_usage(model="gpt-4o", input_tokens=1_000_000)
+        meter.record_usage(model="gpt-4o", provider="openai", input_tokens=1_000_000)
+        meter.record_usage(model="gpt-4o", provider="azure", input_tokens=1_000_000)
+
+    assert invoke("reconcile", "--official", "OpenAI=5.00").exit_code == 0
 
 
 def test_what_the_provider_says_is_compared_in_any_spelling(invoke: Invoke, ledger: Path) -> None:

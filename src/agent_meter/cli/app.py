@@ -20,6 +20,7 @@ from . import (
     report,
     repricing,
     rules,
+    top,
     upkeep,
     whatif,
 )
@@ -65,6 +66,7 @@ app.command("daily")(report.daily)
 app.command("weekly")(report.weekly)
 app.command("monthly")(report.monthly)
 app.command("sessions")(report.sessions)
+app.command("top")(top.top)
 app.command("top-spenders")(report.top_spenders)
 app.command("tools")(history.tools)
 app.command("history")(history.history)

@@ -138,7 +138,7 @@ def _show(
     from ..views import report as view
 
     with ledger(store) as opened:
-        found = _read(opened, dimensions, range, sort, limit)
+        found = read(opened, dimensions, range, sort, limit)
         if compare:
             found = _compared(opened, found, range)
         if json:
@@ -153,7 +153,7 @@ def _show(
             terminal.write(view.screen(found, width=out.width, trend=trend), out)
 
 
-def _read(store: Store, dimensions: tuple[str, ...], range: Span, sort: str, limit: int) -> Report:
+def read(store: Store, dimensions: tuple[str, ...], range: Span, sort: str, limit: int) -> Report:
     from ..views.report import Report
 
     try:

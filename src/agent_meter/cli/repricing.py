@@ -113,7 +113,7 @@ def reconcile(
             found = by_usage(opened, theirs, range.since, range.until, tolerance)
         else:
             amounts = dict(_amount(text) for text in official or ())
-            found = by_provider(opened, amounts, range.since, range.until, tolerance)
+            found = by_provider(opened, amounts, range.since, range.until, tolerance, price_book())
     if json:
         print_json(past.reconciled_document(found, str(range)))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise, takewhile
 from typing import Any
 
 from rich.console import RenderableType
@@ -18,8 +19,7 @@ from ..usage import AgentUsage
 from .report import money, places_for, short, usage_document
 from .terminal import table, title, unfolded
 
-SHOWN = 18  # signs of an id that are shown: its time to the microsecond, enough to find a record by
-_SHORT = 13  # where room is scarce: its time to the millisecond
+SHOWN = 18  # signs of an id that are shown at least: its time to the quarter of a microsecond
 _WIDE = 110
 
 
@@ -38,17 +38,29 @@ def history(records: Sequence[Record], *, width: int = 80) -> Iterator[Renderabl
     unfolded(made, "time", "id", *numbers)
     amounts = [record.cost.list_pico for record in records if isinstance(record, UsageRecord)]
     places = places_for(amounts) if wide else min(4, places_for(amounts))
+    signs = told_apart(records)
     for record in records:
         whose = [record.user, record.session] if wide else []
         what = record.model if isinstance(record, UsageRecord) else f"{getattr(record, 'name', '')}()"
         made.add_row(
             f"{record.started_at:%m-%d %H:%M:%S}" if wide else f"{record.started_at:%m-%d %H:%M}",
-            record.id[: SHOWN if wide else _SHORT],
+            record.id[:signs],
             *(Text(printable(text)) for text in (record.agent, what, *whose)),
             *_figures(record, places, wide),
             _ending(record),
         )
     yield made
+
+
+def told_apart(records: Sequence[Record]) -> int:
+    """How many signs of their ids tell records apart: what is shown of an id finds its record."""
+    ids = sorted({record.id for record in records})
+    same = (sum(1 for _ in takewhile(_alike, zip(*two, strict=False))) for two in pairwise(ids))
+    return max(SHOWN, max(same, default=0) + 1)
+
+
+def _alike(signs: tuple[str, str]) -> bool:
+    return signs[0] == signs[1]
 
 
 def _figures(record: Record, places: int, wide: bool) -> list[str]:
@@ -177,10 +189,11 @@ def runs(found: Sequence[tuple[RunRecord, AgentUsage]]) -> Iterator[RenderableTy
     made = table("time", "id", "run", "agent", *numbers, "", right=numbers)
     unfolded(made, "time", "id", *numbers)
     places = min(4, places_for(usage.totals.list_pico for _, usage in found))
+    signs = told_apart([record for record, _ in found])
     for record, usage in found:
         made.add_row(
             f"{record.started_at:%m-%d %H:%M}",
-            record.id[:_SHORT],
+            record.id[:signs],
             Text(printable(record.name)),
             Text(printable(record.agent)),
             f"{usage.requests:,}",

@@ -16,6 +16,7 @@ from ..records import pico
 from ..usage import AgentUsage
 
 if TYPE_CHECKING:
+    from ..pricing import PriceBook
     from ..store import Store
 
 
@@ -54,9 +55,16 @@ def by_provider(
     since: datetime | None,
     until: datetime | None,
     tolerance: float,
+    book: PriceBook,
 ) -> list[Compared]:
-    """What each provider says is owed beside what the ledger has as billed. Names in any spelling."""
-    ours = store.usage_by("provider", since=since, until=until)
+    """What each provider says is owed beside what the ledger has as billed. Names in any spelling.
+
+    Calls that name no provider count for the one whose price list has their model.
+    """
+    ours: dict[str, AgentUsage] = {}
+    for (provider, model), usage in store.usage_by("provider", "model", since=since, until=until).items():
+        provider = provider or book.find(model).provider
+        ours.setdefault(provider, AgentUsage()).totals.merge(usage.totals)
     found = []
     for name, usd in official.items():
         mine = AgentUsage()
