@@ -7,7 +7,8 @@ import re
 import pytest
 from tests import pages
 
-from agent_meter.adapters.langchain import hosted, requested
+from agent_meter.adapters import lifetimes
+from agent_meter.adapters.langchain import hosted
 
 HOW_TO, EXPLANATION = "how-to/meter-langchain.md", "explanation/langchain.md"
 
@@ -29,5 +30,5 @@ def test_links_lead_to_pages_that_are_there(page: str) -> None:
 def test_what_the_explanation_calls_missing_is_what_records_say() -> None:
     text = pages.read(EXPLANATION)
 
-    for name in (hosted.BESIDE, requested.HOUR_TOKENS):
+    for name in (hosted.BESIDE, lifetimes.HOUR_TOKENS):
         assert f"`{name}`" in text

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from ...records import TokenUsage
+from ..lifetimes import HOUR, HOUR_TOKENS, times_to_live
 from .flights import Flight
-from .requested import HOUR, HOUR_TOKENS, times_to_live
 
 Choices = Sequence[Any]
 Finding = tuple[TokenUsage, tuple[str, ...]]

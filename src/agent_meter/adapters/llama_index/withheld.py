@@ -5,20 +5,16 @@ Told by the integration and by what was asked: an answer never shows what its cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-
-import msgspec
 
 from ...records import TokenUsage
 from ..estimating import also_missing, missing_input
+from ..lifetimes import by_request
 from ..payloads.fields import fields
 from .nodes import Flight
 
 Finding = tuple[TokenUsage, tuple[str, ...]]
-HOUR = "1h"
-HOUR_TOKENS = "cache_write_1h_tokens"
-_DEEPEST = 8
 
 
 def withheld(flight: Flight, usage: TokenUsage, response: Any, provider: str, *, cut: bool) -> Finding:
@@ -39,13 +35,8 @@ def _anthropic(flight: Flight, usage: TokenUsage, response: Any) -> Finding:
         usage = missing_input(usage)  # what the cache held is part of it
         notes = ("llama-index-llms-anthropic does not tell what a stream read from the prompt cache, and wrote to it",)
     if usage.cache_write_tokens and not usage.cache_write_1h_tokens:
-        lives = set(_times_to_live((flight.asked, flight.params, _own(flight)), 0))
-        if lives == {HOUR}:
-            usage = msgspec.structs.replace(usage, cache_write_1h_tokens=usage.cache_write_tokens)
-            notes += ("streamed: the time to live of cache writes is what was asked for",)
-        elif HOUR in lives:
-            usage = also_missing(usage, (HOUR_TOKENS,))
-            notes += ("streamed: how many cache writes live for an hour was not seen",)
+        usage, found = by_request(usage, (flight.asked, flight.params, _own(flight)))
+        notes += found
     return usage, notes
 
 
@@ -55,27 +46,6 @@ def _own(flight: Flight) -> Any:
     extra = getattr(instance, "additional_kwargs", None)
     index = getattr(instance, "cache_idx", None)
     return (extra, {"cache_control": {"ttl": "5m"}} if index is not None else None)
-
-
-def _times_to_live(value: Any, depth: int) -> Iterator[str]:
-    """The `ttl` of every `cache_control` in messages, tools and parameters; five minutes where none is named."""
-    if depth > _DEEPEST or value is None:
-        return
-    if isinstance(value, Mapping):
-        control = value.get("cache_control")
-        if control is not None:
-            yield str(fields(control).get("ttl") or "5m")
-        for inner in value.values():
-            if isinstance(inner, (Mapping, list)):
-                yield from _times_to_live(inner, depth + 1)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _times_to_live(inner, depth + 1)
-    elif (blocks := getattr(value, "blocks", None)) is not None:  # a message
-        yield from _times_to_live(getattr(value, "additional_kwargs", None), depth + 1)
-        yield from _times_to_live(blocks, depth + 1)
-    elif (control := getattr(value, "cache_control", None)) is not None:  # a cache point among its blocks
-        yield str(getattr(control, "ttl", None) or "5m")
 
 
 def _google(flight: Flight, usage: TokenUsage, response: Any) -> Finding:
