@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from . import attribution as whose
+from .counted import counted
 from .records import (
     EMPTY,
     ERROR,
@@ -103,6 +104,8 @@ class Facts:
             FrozenMap(context) if context else EMPTY,
             None if reported_cost_usd is None else pico(reported_cost_usd),
         )
+        if not isinstance(model, str):
+            model = "" if model is None else str(model)
         call = Call(Kind(kind), model=Model(provider or "", model), id=id or new_id())
         call.run_id = run_id
         call.streamed = streamed
@@ -110,7 +113,7 @@ class Facts:
         call.rates = self.rates(call.model or Model())
         record = self._finish(
             call,
-            usage,
+            counted(usage),
             Status(status),
             error_type,
             response_model,

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import attribution
+from .counted import counted
 from .records import EMPTY, Call, Kind, Model, Record, Reserve, Status, TokenUsage, UsageRecord, pico
 from .streaming import Streamed, streamed
 from .tool_functions import metered
@@ -286,7 +287,7 @@ class LlmHandle(Handle):
         status, error_type = status_of(error), None if error is None else type(error).__name__
         reading = None
         if response is None or isinstance(response, TokenUsage):
-            usage = response
+            usage = None if response is None else counted(response)
         else:
             # Vendors' dialects load on first use, for loops that have no framework in between.
             from .adapters.payloads import read
