@@ -128,3 +128,20 @@ def test_the_core_imports_no_adapter_when_it_is_loaded() -> None:
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert run.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "name", "framework", "install"),
+    [
+        ("langchain", "MeterCallback", "langchain_core", "agent-meter[langchain]"),
+        ("llama_index", "MeterHandler", "llama_index_instrumentation", "agent-meter[llama-index]"),
+        ("mamba", "MeteredModel", "pydantic_ai", "pydantic-ai-slim"),
+    ],
+)
+def test_an_adapter_without_its_framework_says_what_to_install(
+    adapter: str, name: str, framework: str, install: str
+) -> None:
+    program = f"import sys; sys.modules[{framework!r}] = None; from agent_meter.adapters.{adapter} import {name}"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert run.stderr.splitlines()[-1] == f"ModuleNotFoundError: {name} needs {framework}: pip install '{install}'"

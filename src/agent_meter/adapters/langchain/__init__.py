@@ -36,4 +36,4 @@ __all__ = [
     "metering",
 ]
 
-__getattr__, __dir__ = front_door(globals(), _LAZY)
+__getattr__, __dir__ = front_door(globals(), _LAZY, "agent-meter[langchain]")

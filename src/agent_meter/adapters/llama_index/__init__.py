@@ -26,4 +26,4 @@ _LAZY = {
 
 __all__ = ["MeterCallbackHandler", "MeterHandler", "MeteredEmbeddingCache", "tagged"]
 
-__getattr__, __dir__ = front_door(globals(), _LAZY)
+__getattr__, __dir__ = front_door(globals(), _LAZY, "agent-meter[llama-index]")

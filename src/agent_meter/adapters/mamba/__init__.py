@@ -22,4 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MeterWorkflowHooks", "MeteredModel", "MeteredToolset"]
 
-__getattr__, __dir__ = front_door(globals(), {"MeteredModel": ".model", "MeteredToolset": ".toolset"})
+__getattr__, __dir__ = front_door(
+    globals(), {"MeteredModel": ".model", "MeteredToolset": ".toolset"}, "pydantic-ai-slim"
+)
