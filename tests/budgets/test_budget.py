@@ -37,7 +37,7 @@ from agent_meter.budgets.budget import written
         ({"usd": 1, "on_unpriced": "ignore"}, "on_unpriced is one of deny, warn, allow, assume:<rate>"),
         ({"usd": 1, "on_unpriced": "assume:nothing"}, "on_unpriced is 'assume:0.002'"),
         ({"usd": 1, "on_error": "shrug"}, "on_error is one of deny, allow"),
-        ({"usd": 1, "on_exceed": "deny"}, "on_exceed is a function"),
+        ({"usd": 1, "on_exceed": "shrug"}, "on_exceed is 'deny' or a function"),
         ({"usd": 1, "grace": -0.1}, "grace is a number from 0"),
         ({"usd": 1, "agnet": "a"}, "there is no 'agnet'; did you mean 'agent'? (A tag of that name: tags={…})"),
         ({"usd": 1, "timeout": "soon"}, "timeout is a number from 0"),
@@ -57,6 +57,10 @@ def test_what_cannot_work_is_said_at_once(options: dict[str, Any], says: str) ->
 def test_a_budget_has_a_name(name: Any) -> None:
     with pytest.raises(BudgetError, match="a budget has a name"):
         Budget(name, usd=1)
+
+
+def test_one_threshold_needs_no_list_and_to_deny_needs_no_word() -> None:
+    assert Budget("x", usd=1, alert_at=0.8, on_exceed="deny") == Budget("x", usd=1, alert_at=(0.8,))
 
 
 def test_money_is_read_exactly_whatever_form_it_has() -> None:
@@ -88,6 +92,7 @@ def test_a_threshold_is_the_least_amount_that_reaches_the_fraction(limit: int, a
     [
         (5 * 10**12, "usd_pico", "$5.00"), (41_200_000_000, "usd_pico", "$0.0412"), (1, "usd_pico", "$0.000000000001"),
         (415_000, "tokens", "415,000 tokens"), (1, "requests", "1 request"), (3, "web_searches", "3 web searches"),
+        (1, "web_searches", "1 web search"), (1, "images", "1 image"),
     ],
 )  # fmt: skip
 def test_amounts_read_well(amount: int, unit: str, text: str) -> None:

@@ -31,6 +31,14 @@ def test_a_budget_is_set_listed_looked_at_and_taken_away(invoke: Any, folder: Pa
     assert (nothing.exit_code, "no budgets here" in nothing.output) == (1, True)
 
 
+def test_a_store_that_begins_with_a_budget_is_a_whole_one(invoke: Any, folder: Path) -> None:
+    invoke("budget", "set", "research", "--usd", "5")
+
+    report = invoke("budget", "report", "--daily")
+    assert (report.exit_code, "open it for writing" in report.output) == (0, False), report.output
+    assert invoke("stop", "--task", "T1").exit_code == 0
+
+
 def test_a_program_obeys_what_is_set_and_its_own_budgets_are_listed(invoke: Any, folder: Path) -> None:
     with Meter(store="meter.db", budgets=[Budget("code", requests=100, per="total")]) as meter:
         use(meter)

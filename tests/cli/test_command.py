@@ -52,8 +52,9 @@ def test_without_the_extra_one_sentence_says_what_to_install(blocked: tuple[str,
     assert (result.returncode, result.stdout, result.stderr) == (2, "", sentence)
 
 
-def test_it_runs_as_a_module_too(folder: Path) -> None:
-    command = [sys.executable, "-m", "agent_meter.cli", "--version"]
+@pytest.mark.parametrize("module", ["agent_meter", "agent_meter.cli"])
+def test_it_runs_as_a_module_too(module: str, folder: Path) -> None:
+    command = [sys.executable, "-m", module, "--version"]
 
     assert subprocess.check_output(command, text=True) == f"agent-meter {__version__}\n"
 

@@ -71,7 +71,7 @@ class Budget:
         units: Mapping[str, int] | None = None,
         per: str | timedelta = "day",
         mode: str = HARD,
-        alert_at: Iterable[float] = (0.5, 0.8, 1.0),
+        alert_at: Iterable[float] | float = (0.5, 0.8, 1.0),
         agent: str | Iterable[str] | None = None,
         task: str | Iterable[str] | None = None,
         user: str | Iterable[str] | None = None,
@@ -84,7 +84,7 @@ class Budget:
         tz: str = "UTC",
         on_unpriced: str = "deny",
         on_error: str = "deny",
-        on_exceed: OnExceed | None = None,
+        on_exceed: OnExceed | str | None = None,
         timeout: float = 30.0,
         grace: float = 0.0,
         tags: Mapping[str, str | Iterable[str]] | None = None,
@@ -101,9 +101,9 @@ class Budget:
         self.on_error = self._one_of("on_error", on_error, ("deny", "allow"))
         self.on_unpriced = on_unpriced
         self.assumed = self._assumed(on_unpriced)
-        self.on_exceed = on_exceed
-        if on_exceed is not None and not callable(on_exceed):
-            raise self._wrong(f"on_exceed is a function of (call, denial), not {on_exceed!r}")
+        if not (on_exceed is None or on_exceed == "deny" or callable(on_exceed)):
+            raise self._wrong(f"on_exceed is 'deny' or a function of (call, denial), not {on_exceed!r}")
+        self.on_exceed: OnExceed | None = on_exceed if callable(on_exceed) else None
         self.timeout = float(self._fraction("timeout", timeout))
         self.grace = grace
         self._grace = self._fraction("grace", grace)
@@ -178,7 +178,9 @@ class Budget:
             raise self._wrong(f"{what} is a name, a list of names or {EACH!r}, not {value!r}")
         return names
 
-    def _alert_at(self, fractions: Iterable[float]) -> tuple[float, ...]:
+    def _alert_at(self, fractions: Iterable[float] | float) -> tuple[float, ...]:
+        if isinstance(fractions, (int, float)):
+            fractions = (fractions,)
         found = sorted({self._fraction("alert_at", value): float(value) for value in fractions}.items())
         if found and (found[0][0] <= 0 or found[-1][0] > 10):
             raise self._wrong(f"alert_at are fractions of the limit, 0.8 for 80 %, not {[v for _, v in found]}")
@@ -266,4 +268,6 @@ def written(amount: int, unit: str) -> str:
         value = dollars(amount)
         return f"${value:,.2f}" if value == value.quantize(Decimal("0.01")) else f"${value.normalize():,f}"
     name = unit.replace("_", " ")
-    return f"{amount:,} {name.removesuffix('s') if amount == 1 else name}"
+    if amount == 1:
+        name = name.removesuffix("es" if name.endswith(("ches", "shes", "sses", "xes")) else "s")
+    return f"{amount:,} {name}"

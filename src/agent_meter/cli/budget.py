@@ -42,11 +42,14 @@ def budgets(name: str, *, new: bool = False) -> Iterator[KeptBudgets]:
     """The budgets of the store that is meant; a usage error where there is none to read."""
     from ..budgets.kept import KeptBudgets
     from ..errors import BudgetError
+    from ..store import open_store
 
     name = name or os.environ.get(VARIABLE, "") or DEFAULT
     if "://" not in name and not new and not Path(name).is_file():
         raise typer.BadParameter(f"no store {name!r}; name one here or in {VARIABLE}", param_hint="'--store'")
     try:
+        if new and "://" not in name and not Path(name).exists():
+            open_store(name).close()  # a whole store, so that `report`, `stop` and the rest can read it too
         found = KeptBudgets(name)
     except BudgetError as error:
         raise typer.BadParameter(str(error), param_hint="'--store'") from None

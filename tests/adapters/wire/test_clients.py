@@ -105,6 +105,18 @@ def test_a_wrapped_client_that_nobody_has_any_more_is_collected(meter: Meter) ->
     assert meter.joining.taps == 0
 
 
+def test_what_a_client_handed_out_is_metered_after_the_client_is_gone(meter: Meter, gate: Gate) -> None:
+    genai = pytest.importorskip("google.genai")
+    meter.register(gate)
+    with LoopbackProvider() as provider:
+        later = meter.wrap(genai.Client(api_key="none", http_options={"base_url": provider.url})).aio
+        gc.collect()
+
+        with pytest.raises(BudgetExceeded):
+            asyncio.run(later.models.generate_content(model="gemini-2.5-flash", contents="hi"))
+    assert len(meter.history(include_denied=True)) == 1
+
+
 def test_what_is_no_client_cannot_be_wrapped(meter: Meter) -> None:
     with pytest.raises(MeterError, match="no HTTP client found in builtins"):
         meter.wrap({})

@@ -24,7 +24,7 @@ COPIES = ("copy", "with_options")
 
 
 class Wrapped:
-    """What was done to one client, and for which meters. Kept by the client, so that it lives as long."""
+    """What was done to one client, and for which meters. Kept by the client and its parts, so that it lives as long."""
 
     def __init__(self) -> None:
         self.owners: list[Owner] = []
@@ -45,7 +45,7 @@ class Wrapped:
 
 
 def _release(owners: list[Owner]) -> None:
-    """The client is gone."""
+    """The client is gone, and every part of it."""
     while owners:
         owners.pop().meter.joining.taps -= 1
 
@@ -69,7 +69,8 @@ def wrap(meter: Meter, client: C, ask_for_usage: bool = False, *, cap_output: in
             kind = type(client)
             raise MeterError(f"no HTTP client found in {kind.__module__}.{kind.__qualname__}: wrap the SDK's client")
         object.__setattr__(client, _KEPT, done)
-        weakref.finalize(client, _release, done.owners).atexit = False
+        # Not with the client: what it has handed out, as `genai.Client().aio`, is metered for as long as it is used.
+        weakref.finalize(done, _release, done.owners).atexit = False
     done.add(Owner(meter, ask_for_usage, MAKERS.get(type(client).__module__.partition(".")[0], ""), cap_output))
     return client
 
