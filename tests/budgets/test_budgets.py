@@ -632,6 +632,16 @@ def test_one_call_may_cross_several_thresholds() -> None:
 # ---------------------------------------------------------------------------------------------- the list of them
 
 
+@pytest.mark.parametrize("scope", [{"model": "gpt-4o"}, {"model": "openai/gpt-4o"}, {"provider": "openai"}])
+@pytest.mark.parametrize(("model", "provider"), [("gpt-4o", "openai"), ("openai/gpt-4o", None)])
+def test_a_provider_may_be_written_in_front_of_the_model(scope: Any, model: str, provider: str | None) -> None:
+    meter = Meter(budgets=[Budget("one", requests=1, **scope)])
+    meter.record_usage(model=model, provider=provider, input_tokens=1)
+
+    with pytest.raises(BudgetExceeded), meter.llm(model, provider=provider):
+        pass
+
+
 def test_budgets_are_a_list_that_can_be_changed_while_calls_run() -> None:
     meter = Meter(budgets=[Budget("a", requests=1)])
     spend(meter)

@@ -111,6 +111,14 @@ def _around(call: Call) -> str:
     return ""
 
 
+def _written(name: str, who: Who) -> str:
+    """The other way to write a model or a provider: `openai/gpt-4o` is OpenAI's gpt-4o, where no provider is named."""
+    if who.provider:
+        return f"{who.provider}/{who.model}" if name == "model" else who.provider
+    provider, slash, model = who.model.partition("/")
+    return (model if name == "model" else provider) if slash else getattr(who, name)
+
+
 def _lines(budget: Budget, who: Who) -> Iterable[Line]:
     each = []
     for name, wanted in budget.scope.items():
@@ -119,7 +127,7 @@ def _lines(budget: Budget, who: Who) -> Iterable[Line]:
             if name == "tool" and not value:
                 return
             each.append(f"{name}={value}")
-        elif value not in wanted and not (name == "model" and f"{who.provider}/{value}" in wanted):
+        elif value not in wanted and not (name in ("model", "provider") and _written(name, who) in wanted):
             return
     for name, wanted in budget.tags.items():
         value = who.tags.get(name, "")
