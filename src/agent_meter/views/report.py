@@ -252,18 +252,26 @@ def _before(dimensions: Sequence[str], before: Before) -> dict[str, Any]:
 
 
 def usage_document(usage: AgentUsage) -> dict[str, Any]:
-    """Every counter, money as exact text; `cost_is_lower_bound` when something in it has no price."""
+    """Every counter, money as exact text; `cost_is_lower_bound` when something in it has no price.
+
+    Where nothing in it has one, the cost is unknown, which is `None` and never zero.
+    """
     totals = usage.totals
+    unknown = usage.is_lower_bound and not totals.list_pico
     counts = {name: getattr(totals, name) for name in COUNTERS if not name.endswith("_pico")}
     return {
         **counts,
         "total_tokens": usage.total_tokens,
         "tool_calls": sum(usage.tool_usage.values()),
-        "cost_usd": f"{usage.cost_usd:f}",
-        "billed_cost_usd": f"{usage.billed_cost_usd:f}",
+        "cost_usd": None if unknown else f"{usage.cost_usd:f}",
+        "billed_cost_usd": None if unknown else f"{usage.billed_cost_usd:f}",
         "saved_cost_usd": f"{usage.saved_cost_usd:f}",
         "cost_is_lower_bound": usage.is_lower_bound,
     }
+
+
+def _said(value: Any) -> str:
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def csv(report: Report) -> str:
@@ -273,6 +281,6 @@ def csv(report: Report) -> str:
     lines = [",".join([*map(cell, report.dimensions), *fields])]
     for row in rows:
         values = usage_document(row.usage)
-        said = (str(values[name]).lower() if isinstance(values[name], bool) else str(values[name]) for name in fields)
+        said = (_said(values[name]) for name in fields)
         lines.append(",".join([*map(cell, row.key), *said]))
     return "".join(f"{line}\r\n" for line in lines)
