@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..records import TOKEN_CLASSES
 from .cells import MEASURES
 from .rows import COLUMNS
 
@@ -57,20 +58,7 @@ def tables(types: dict[str, str], suffix: str) -> list[str]:
     ]
 
 
-_COUNTS = frozenset(
-    (
-        "input_tokens",
-        "output_tokens",
-        "cache_read_tokens",
-        "cache_write_tokens",
-        "cache_write_1h_tokens",
-        "reasoning_tokens",
-        "input_audio_tokens",
-        "output_audio_tokens",
-        "input_image_tokens",
-        "output_image_tokens",
-    )
-)
+_COUNTS = frozenset(TOKEN_CLASSES)
 
 # What makes a ledger of version n one of version n + 1, in one transaction: MIGRATIONS[n].
 MIGRATIONS: dict[int, list[str]] = {}
